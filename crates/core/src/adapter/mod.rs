@@ -1,0 +1,46 @@
+//! What serves a ring: the drivers, and the trait that they share.
+//!
+//! The engine alone runs prologue and finalize (`crate::kring`): no driver can forget them.
+
+use crate::kring::Kring;
+use std::os::fd::BorrowedFd;
+
+pub mod null;
+pub mod pipe;
+
+bitflags::bitflags! {
+    /// What a sync is asked to do beyond moving what is ready.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct SyncFlags: u32 {
+        /// TX: reclaim completed buffers even if there is room. RX: ask the device even if nothing was announced.
+        const FORCE = 1;
+        /// `ring->ts` was asked for (tunable `no_timestamp` is off, or NR_TIMESTAMP is set).
+        const TIMESTAMP = 2;
+    }
+}
+
+/// Why a driver did not finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncError {
+    /// The memory of the port at this index of the switch must be mapped first.
+    NeedPeer(u8),
+    /// The other side is gone for good: interface deleted, device unbound.
+    Stopped,
+    /// It failed this time.
+    Failed,
+}
+
+/// Data plane of one ring: hot; one runner at a time; no allocation, only bounded waiting.
+pub trait RingDriver: Send {
+    /// txsync or rxsync. Moves as many slots as possible between `kring` and the far side: TX `[hwcur, rhead)` out,
+    /// RX `[hwcur, rhead)` back and new packets in, up to `hwtail`.
+    ///
+    /// # Errors
+    /// [`SyncError`]; the kring then says how far it came.
+    fn sync(&mut self, kring: &mut Kring<'_>, flags: SyncFlags) -> Result<(), SyncError>;
+
+    /// What to wait on, besides the port's doorbell, before another `sync` can make progress.
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}

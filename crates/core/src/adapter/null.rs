@@ -1,0 +1,16 @@
+//! The null port: holds a region, moves nothing. Also the template of a driver.
+//!
+//! Source: semantics.md 23; `sys/dev/netmap/netmap_null.c`.
+
+use super::{RingDriver, SyncError, SyncFlags};
+use crate::kring::Kring;
+
+/// TX accepts and never sends, RX never receives; both succeed.
+#[derive(Debug)]
+pub struct Null;
+
+impl RingDriver for Null {
+    fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+        Ok(())
+    }
+}

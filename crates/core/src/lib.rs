@@ -1,0 +1,14 @@
+//! Ringway's engine.
+//!
+//! Read it in this order: [`layout`] says where things lie, [`stats`] what is counted, [`kring`] what a sync is,
+//! [`adapter`] what serves a ring, [`vale`] the switch.
+//!
+//! It has no thread, no socket and no clock of its own, and no unsafe code: what touches memory that others may write is in
+//! `ringway-os`.
+#![forbid(unsafe_code)]
+
+pub mod adapter;
+pub mod kring;
+pub mod layout;
+pub mod stats;
+pub mod vale;

@@ -1,0 +1,577 @@
+//! txsync of a switch port, the fast path: validate, learn, look up and copy in one pass, with the receiver's ring kept
+//! locked while the destination stays the same.
+//!
+//! A chunk of up to 256 slots at a time. When the destination changes, a packet floods to several ports, spans slots or is indirect, the
+//! rest of the chunk goes through `lists`.
+//!
+//! What the order of stores is for: payload and descriptor first, then one note in the journal, then one publishing
+//! exchange (`Cursor::publish_from`), then our own position. Whoever dies in between leaves either nothing or a note that
+//! tells the broker what became of it.
+
+use super::lists::Scratch;
+use super::mac_table::{self, MAC_GROUP, MAC_MASK, Place, tag_of};
+use super::{FarRing, Known, Peer, PeerTable, Seat, others};
+use crate::adapter::{RingDriver, SyncError, SyncFlags};
+use crate::kring::{Kring, distance, forward, prev};
+use crate::stats::{Drop, Stat, add, drop_packets};
+use ringway_abi::ring::{FIRST_BUF_IDX, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN};
+use ringway_os::bytes::prefetch_write;
+use ringway_os::state::{RingState, SWITCH_PORTS, SwitchPage};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::time::Duration;
+
+/// Slots forwarded before the receivers are told.
+pub(super) const CHUNK_SLOTS: u32 = 256;
+/// Slots ahead whose descriptor is asked for in the cache, for writing.
+const DESC_AHEAD: usize = 32;
+/// Slots ahead whose buffer is asked for.
+const BUF_AHEAD: usize = 32;
+/// An Ethernet header.
+pub(super) const ETH_HEADER_BYTES: u16 = 14;
+/// Times a sender gives way to a full receiver, in one sync.
+const FULL_YIELDS: u32 = 3;
+/// How long a sender waits for another that holds the receiver: yields first, then naps.
+const LOCK_YIELDS: u32 = 8;
+const LOCK_NAPS: u32 = 20;
+const LOCK_NAP: Duration = Duration::from_micros(50);
+/// Flags of a packet of one slot, in a descriptor.
+const ONE_SLOT: u32 = 0x0100 << 16;
+
+/// TX ring of a switch port.
+#[derive(Debug)]
+pub struct ValeTx {
+    seat: Seat,
+    ring_index: u16,
+    table: Arc<PeerTable>,
+    cache: Vec<Option<Arc<Peer>>>,
+    scratch: Box<Scratch>,
+    /// Times that this sync has given way to full receivers.
+    yields: u32,
+}
+
+/// Where one packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// To one ring of one port.
+    One { port: u8, ring: u16 },
+    /// To ring 0 of all others.
+    Flood,
+    /// Nowhere.
+    Drop(Drop),
+}
+
+/// Counts of one sync, committed at each publishing.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub packets: u32,
+    pub bytes: u32,
+    pub delivered: u32,
+}
+
+/// Where the fast path stopped.
+enum Stop {
+    /// At the end of the chunk.
+    End,
+    /// At `hwcur`: a slot that it does not handle.
+    Rest,
+}
+
+/// A receive ring of another port, locked.
+pub(super) struct Open<'p> {
+    pub peer: &'p Peer,
+    pub ring: &'p FarRing,
+    pub n: u32,
+    start: u32,
+    pub tail: u32,
+    head: u32,
+    locked: bool,
+    /// Free slots.
+    pub space: u32,
+}
+
+/// Why a receive ring could not be opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Closed {
+    Need(u8),
+    Drop(Drop),
+}
+
+impl ValeTx {
+    /// The driver of TX ring `ring_index` of the port that sits at `seat`.
+    #[must_use]
+    pub fn new(seat: Seat, ring_index: u16, table: Arc<PeerTable>) -> Self {
+        ValeTx {
+            seat,
+            ring_index,
+            table,
+            cache: vec![None; SWITCH_PORTS],
+            scratch: Box::default(),
+            yields: 0,
+        }
+    }
+
+    /// Makes sure that the peer at `port` is in the cache.
+    pub(super) fn ensure(&mut self, port: u8) -> Result<(), Closed> {
+        ensure(&self.seat, &self.table, &mut self.cache, port)
+    }
+
+    fn fused(&mut self, kring: &mut Kring<'_>, end: u32) -> Result<Stop, SyncError> {
+        let n = kring.handle.num_slots();
+        let handle = kring.handle;
+        let state = &*handle.shared.state;
+        let (slots, bufs) = (&handle.ring.slots[..], &handle.ring.bufs);
+        let buf_size = bufs.buf_size();
+        let mut learner = Learner::new(&self.seat);
+        let mut at = kring.hwcur;
+        let mut tally = Tally::default();
+
+        // The first packets, until one names a destination that we can open.
+        let (port, mut last_dst) = loop {
+            if at == end {
+                commit_only(kring, at, &mut tally);
+                return Ok(Stop::End);
+            }
+            let Some(slot) = slots.get(at as usize) else { return Err(SyncError::Failed) };
+            let word = slot.load();
+            if word.flags() & (NS_MOREFRAG | NS_INDIRECT) != 0 {
+                commit_only(kring, at, &mut tally);
+                return Ok(Stop::Rest);
+            }
+            let target = if u32::from(word.len()) > buf_size || word.buf_idx() < FIRST_BUF_IDX {
+                Target::Drop(Drop::BadSlot)
+            } else if word.len() < ETH_HEADER_BYTES {
+                Target::Drop(Drop::Short)
+            } else if let Some((w0, w1)) = bufs.first_words(word.buf_idx()) {
+                learner.see(w0, w1, word.flags());
+                match resolve(&self.seat, self.ring_index, w0 & MAC_MASK, &self.cache) {
+                    Target::One { port, .. } => break (port, w0 & MAC_MASK),
+                    other => other,
+                }
+            } else {
+                Target::Drop(Drop::BadSlot)
+            };
+            match target {
+                Target::Drop(reason) => {
+                    tally.packets += 1;
+                    tally.bytes += u32::from(word.len());
+                    drop_packets(state, reason, 1);
+                }
+                _ => {
+                    commit_only(kring, at, &mut tally);
+                    return Ok(Stop::Rest);
+                }
+            }
+            at = forward(n, at, 1);
+        };
+
+        if let Err(Closed::Need(i)) = ensure(&self.seat, &self.table, &mut self.cache, port) {
+            commit_only(kring, at, &mut tally);
+            return Err(SyncError::NeedPeer(i));
+        }
+        let seat = &self.seat;
+        let Target::One { ring, .. } = resolve(seat, self.ring_index, last_dst, &self.cache) else {
+            commit_only(kring, at, &mut tally);
+            return Ok(Stop::Rest);
+        };
+        let Some(peer) = &self.cache[usize::from(port)] else {
+            commit_only(kring, at, &mut tally);
+            return Ok(Stop::Rest);
+        };
+        let mut open = match Open::lock(seat, peer, ring, kring.me) {
+            Ok(open) => open,
+            Err(_) => {
+                commit_only(kring, at, &mut tally);
+                return Ok(Stop::Rest);
+            }
+        };
+        let far_bufs = &peer.bufs;
+        let (desc, mirror) = (&open.ring.shared.desc[..], &open.ring.shared.mirror[..]);
+        let mut yields = self.yields;
+        let mut stop = Stop::End;
+
+        while at != end {
+            let Some(slot) = slots.get(at as usize) else { break };
+            let word = slot.load();
+            if word.flags() & (NS_MOREFRAG | NS_INDIRECT) != 0 {
+                stop = Stop::Rest;
+                break;
+            }
+            let len = word.len();
+            let next_at = if at + 1 == n { 0 } else { at + 1 };
+            let Some((w0, w1)) = bufs.first_words(word.buf_idx()).filter(|_| {
+                len >= ETH_HEADER_BYTES && u32::from(len) <= buf_size && word.buf_idx() >= FIRST_BUF_IDX
+            }) else {
+                tally.packets += 1;
+                tally.bytes += u32::from(len);
+                let short = len < ETH_HEADER_BYTES
+                    && word.buf_idx() >= FIRST_BUF_IDX
+                    && word.buf_idx() < bufs.count();
+                drop_packets(state, if short { Drop::Short } else { Drop::BadSlot }, 1);
+                at = next_at;
+                continue;
+            };
+            learner.see(w0, w1, word.flags());
+            let dst = w0 & MAC_MASK;
+            if dst != last_dst {
+                match resolve(seat, self.ring_index, dst, &self.cache) {
+                    Target::One { port: p, ring: r } if p == port && r == ring => last_dst = dst,
+                    Target::Drop(reason) => {
+                        tally.packets += 1;
+                        tally.bytes += u32::from(len);
+                        drop_packets(state, reason, 1);
+                        at = next_at;
+                        continue;
+                    }
+                    _ => {
+                        stop = Stop::Rest;
+                        break;
+                    }
+                }
+            }
+            if open.space == 0 && !open.make_room(kring, at, &mut tally, &mut yields) {
+                tally.packets += 1;
+                tally.bytes += u32::from(len);
+                drop_packets(state, Drop::ReceiverFull, 1);
+                at = next_at;
+                continue;
+            }
+            let tail = open.tail as usize;
+            if let Some(ahead) = desc.get(tail + DESC_AHEAD)
+                && tail.is_multiple_of(16)
+            {
+                prefetch_write(ahead);
+            }
+            if let Some(ahead) = mirror.get(tail + BUF_AHEAD) {
+                far_bufs.prefetch_write(ahead.load(Relaxed));
+            }
+            let (Some(d), Some(m)) = (desc.get(tail), mirror.get(tail)) else { break };
+            tally.packets += 1;
+            tally.bytes += u32::from(len);
+            if bufs.copy_frame(word.buf_idx(), far_bufs, m.load(Relaxed), usize::from(len)) {
+                d.store(u32::from(len) | ONE_SLOT, Relaxed);
+                tally.delivered += 1;
+                open.push();
+            } else {
+                drop_packets(state, Drop::BadSlot, 1);
+            }
+            at = next_at;
+        }
+        open.finish(kring, at, &mut tally);
+        self.yields = yields;
+        Ok(stop)
+    }
+}
+
+impl RingDriver for ValeTx {
+    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+        let n = kring.handle.num_slots();
+        self.yields = 0;
+        let plain = self.seat.page.hdr_lens[usize::from(self.seat.index)].load(Relaxed) == 0;
+        while kring.hwcur != kring.rhead {
+            let chunk = distance(n, kring.hwcur, kring.rhead).min(CHUNK_SLOTS);
+            let end = forward(n, kring.hwcur, chunk);
+            let rest = if plain { self.fused(kring, end)? } else { Stop::Rest };
+            if let Stop::Rest = rest {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let done = self.listed(&mut scratch, kring, end);
+                self.scratch = scratch;
+                done?;
+            }
+        }
+        // A switch takes everything: the ring is free again.
+        kring.hwtail = prev(n, kring.rhead);
+        kring.handle.shared.state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
+        Ok(())
+    }
+}
+
+impl ValeTx {
+    pub(super) fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    pub(super) fn target_of(&self, dst: u64) -> Target {
+        resolve(&self.seat, self.ring_index, dst, &self.cache)
+    }
+
+    pub(super) fn take_yields(&self) -> u32 {
+        self.yields
+    }
+
+    pub(super) fn put_yields(&mut self, yields: u32) {
+        self.yields = yields;
+    }
+
+    pub(super) fn cached(&self, port: u8) -> Option<&Arc<Peer>> {
+        self.cache[usize::from(port)].as_ref()
+    }
+}
+
+/// Makes sure that the peer at `port` is in the cache, as it is now.
+fn ensure(seat: &Seat, table: &PeerTable, cache: &mut [Option<Arc<Peer>>], port: u8) -> Result<(), Closed> {
+    let generation = seat.page.generations[usize::from(port)].load(Acquire);
+    if generation == 0 {
+        return Err(Closed::Drop(Drop::ReceiverGone));
+    }
+    let slot = &mut cache[usize::from(port)];
+    match slot {
+        Some(peer) if peer.generation == generation => Ok(()),
+        _ => refresh(slot, table, port, generation),
+    }
+}
+
+/// Brings one place of the cache up to date.
+#[cold]
+fn refresh(slot: &mut Option<Arc<Peer>>, table: &PeerTable, port: u8, generation: u32) -> Result<(), Closed> {
+    *slot = None; // Unmaps what has left.
+    match table.get(port) {
+        Some(Known::Peer(peer)) if peer.generation == generation => {
+            *slot = Some(peer);
+            Ok(())
+        }
+        Some(Known::Unreachable(g)) if g == generation => Err(Closed::Drop(Drop::ReceiverGone)),
+        _ => Err(Closed::Need(port)),
+    }
+}
+
+/// Where a frame for `dst` goes.
+#[inline]
+fn resolve(seat: &Seat, ring_index: u16, dst: u64, cache: &[Option<Arc<Peer>>]) -> Target {
+    let page: &SwitchPage = &seat.page;
+    if dst & MAC_GROUP == 0
+        && let Some(place) = mac_table::lookup(page, dst)
+        && is_alive(page, place)
+    {
+        if place.port == seat.index {
+            return Target::Drop(Drop::ToSelf);
+        }
+        // The same ring index there, modulo its number of rings. Not known before the peer is mapped: then the ring
+        // index does not matter yet, for the sync begins anew.
+        let rings = cache[usize::from(place.port)].as_ref().map_or(1, |p| p.rings.len() as u16);
+        return Target::One { port: place.port, ring: if rings < 2 { 0 } else { ring_index % rings } };
+    }
+    let mut others = others(page, seat.index);
+    match (others.next(), others.next()) {
+        (None, _) => Target::Drop(Drop::NoReceiver),
+        (Some(port), None) => Target::One { port, ring: 0 },
+        _ => Target::Flood,
+    }
+}
+
+#[inline]
+fn is_alive(page: &SwitchPage, place: Place) -> bool {
+    let generation = page.generations[usize::from(place.port)].load(Relaxed);
+    generation != 0 && tag_of(generation) == place.tag
+}
+
+/// Learns the source addresses of a sync's packets.
+pub(super) struct Learner<'s> {
+    page: &'s SwitchPage,
+    place: Place,
+    last: u64,
+}
+
+impl<'s> Learner<'s> {
+    pub fn new(seat: &'s Seat) -> Self {
+        let place = Place { port: seat.index, tag: tag_of(seat.generation) };
+        Learner { page: &seat.page, place, last: u64::MAX }
+    }
+
+    /// Takes the first 16 bytes of a frame. The table is compared for the first packet of each sync and whenever the source changes.
+    #[inline]
+    pub fn see(&mut self, w0: u64, w1: u64, flags: u16) {
+        let src = w0 >> 48 | (w1 & 0xffff_ffff) << 16;
+        if src != self.last && src & MAC_GROUP == 0 && flags & NS_NO_LEARN == 0 {
+            self.last = src;
+            if mac_table::lookup(self.page, src) != Some(self.place) {
+                mac_table::learn(self.page, src, self.place, |p| is_alive(self.page, p));
+            }
+        }
+    }
+}
+
+/// Moves our own position on past packets that were dropped, nothing having been published.
+pub(super) fn commit_only(kring: &mut Kring<'_>, at: u32, tally: &mut Tally) {
+    let state = &*kring.handle.shared.state;
+    kring.hwcur = at;
+    state.owner.hwcur.set(at);
+    count(state, tally);
+}
+
+fn count(state: &RingState, tally: &mut Tally) {
+    add(state, Stat::Packets, tally.packets.into());
+    add(state, Stat::Bytes, tally.bytes.into());
+    add(state, Stat::Delivered, tally.delivered.into());
+    *tally = Tally::default();
+}
+
+impl<'p> Open<'p> {
+    /// Locks ring `ring` of `peer` for attachment `me`, waiting for another sender at most about a millisecond.
+    pub fn lock(seat: &Seat, peer: &'p Peer, ring: u16, me: u32) -> Result<Self, Closed> {
+        let far = peer.rings.get(usize::from(ring)).ok_or(Closed::Drop(Drop::ReceiverGone))?;
+        let line = &far.senders.senders;
+        if line.lock.try_lock(me).is_err() {
+            wait_for_lock(far, me)?;
+        }
+        let n = far.shared.num_slots;
+        let (tail, head) = (line.tail.load(Relaxed), line.head.load(Relaxed));
+        let page = &seat.page;
+        let same = page.generations[usize::from(peer.index)].load(Acquire) == peer.generation;
+        let no_match = page.hdr_lens[usize::from(peer.index)].load(Relaxed)
+            != page.hdr_lens[usize::from(seat.index)].load(Relaxed);
+        let refusal = if !same || line.bound.load(Relaxed) == 0 || tail >= n || head >= n {
+            Some(Drop::ReceiverGone)
+        } else if no_match {
+            Some(Drop::HeaderMismatch)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            line.lock.unlock(me);
+            return Err(Closed::Drop(reason));
+        }
+        let mut open = Open { peer, ring: far, n, start: tail, tail, head, locked: true, space: 0 };
+        open.space = n - 1 - distance(n, head, tail);
+        if open.space < CHUNK_SLOTS {
+            open.look();
+        }
+        Ok(open)
+    }
+
+    /// Looks at how far the receiver has released.
+    fn look(&mut self) {
+        let head = self.ring.shared.state.owner.hwcur.load();
+        if head < self.n {
+            self.head = head;
+            self.space = self.n - 1 - distance(self.n, head, self.tail);
+        }
+    }
+
+    /// One slot has been filled.
+    #[inline]
+    pub fn push(&mut self) {
+        self.tail = if self.tail + 1 == self.n { 0 } else { self.tail + 1 };
+        self.space -= 1;
+    }
+
+    /// The ring is full: tells the receiver what is there, and gives way a few times. True if there is room now.
+    #[cold]
+    pub fn make_room(&mut self, kring: &mut Kring<'_>, at: u32, tally: &mut Tally, yields: &mut u32) -> bool {
+        self.make_room_for(1, kring, at, tally, yields)
+    }
+
+    /// As `make_room`, for `slots` slots.
+    #[cold]
+    pub fn make_room_for(
+        &mut self,
+        slots: u32,
+        kring: &mut Kring<'_>,
+        at: u32,
+        tally: &mut Tally,
+        yields: &mut u32,
+    ) -> bool {
+        if !self.locked {
+            return false;
+        }
+        self.look();
+        if self.space >= slots {
+            return true;
+        }
+        let line = &self.ring.senders.senders;
+        if line.stalled_at.load(Relaxed) == self.head + 1 {
+            return false;
+        }
+        while *yields < FULL_YIELDS {
+            *yields += 1;
+            self.publish(kring, at, tally);
+            self.locked = false;
+            line.lock.unlock(kring.me);
+            ringway_os::sys::yield_now();
+            if line.lock.try_lock(kring.me).is_err() && wait_for_lock(self.ring, kring.me).is_err() {
+                self.space = 0;
+                return false;
+            }
+            self.locked = true;
+            let tail = line.tail.load(Relaxed);
+            if tail >= self.n {
+                self.space = 0;
+                return false;
+            }
+            (self.start, self.tail) = (tail, tail);
+            self.look();
+            if self.space >= slots {
+                return true;
+            }
+        }
+        line.stalled_at.store(self.head + 1, Relaxed);
+        false
+    }
+
+    /// Publishes what was filled, moves our own position to `at`, commits the counts, and wakes who sleeps. False: the
+    /// broker took the ring away meanwhile; what we filled is lost, and counted.
+    fn publish(&mut self, kring: &mut Kring<'_>, at: u32, tally: &mut Tally) -> bool {
+        let state = &*kring.handle.shared.state;
+        if !self.locked || self.tail == self.start {
+            commit_only(kring, at, tally);
+            return true;
+        }
+        let line = &self.ring.senders.senders;
+        let journal = &state.journal;
+        journal.far.store(u32::from(self.peer.index), Relaxed);
+        journal.far_tail.store(self.tail, Relaxed);
+        journal.position.store(at, Relaxed);
+        journal.packets.store(tally.packets, Relaxed);
+        journal.bytes.store(tally.bytes, Relaxed);
+        journal.delivered.store(tally.delivered, Relaxed);
+        journal.generation.store(self.peer.generation, std::sync::atomic::Ordering::Release);
+
+        let arrived = self.ring.shared.state.producer.hwtail.publish_from(self.start, self.tail);
+        kring.hwcur = at;
+        state.owner.hwcur.set(at);
+        if arrived {
+            line.tail.store(self.tail, Relaxed);
+            line.head.store(self.head, Relaxed);
+            self.ring.shared.state.producer.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
+        } else {
+            drop_packets(state, Drop::Interrupted, tally.delivered.into());
+            tally.delivered = 0;
+        }
+        count(state, tally);
+        journal.generation.store(0, std::sync::atomic::Ordering::Release);
+        self.start = self.tail;
+        if arrived && self.ring.shared.state.sleep.owner.take(distance(self.n, self.head, self.tail)) {
+            self.peer.bell.ring();
+            add(state, Stat::Rings, 1);
+        }
+        arrived
+    }
+
+    /// Publishes and unlocks.
+    pub fn finish(mut self, kring: &mut Kring<'_>, at: u32, tally: &mut Tally) {
+        self.publish(kring, at, tally);
+        if self.locked {
+            self.ring.senders.senders.lock.unlock(kring.me);
+        }
+    }
+}
+
+/// Another sender holds the receiver's ring: yields, then naps (the holder, or the broker that must break a dead one's lock, may need
+/// this processor), for about a millisecond.
+#[cold]
+fn wait_for_lock(far: &FarRing, me: u32) -> Result<(), Closed> {
+    let lock = &far.senders.senders.lock;
+    for _ in 0..LOCK_YIELDS {
+        ringway_os::sys::yield_now();
+        if lock.try_lock(me).is_ok() {
+            return Ok(());
+        }
+    }
+    for _ in 0..LOCK_NAPS {
+        ringway_os::sys::sleep(LOCK_NAP);
+        if lock.try_lock(me).is_ok() {
+            return Ok(());
+        }
+    }
+    Err(Closed::Drop(Drop::ReceiverBusy))
+}

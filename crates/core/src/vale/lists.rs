@@ -1,0 +1,366 @@
+//! txsync of a switch port, the general path: a chunk of slots becomes packets, packets become one list per destination, and
+//! each list is delivered under that destination's own lock. Packets of several slots, floods, several
+//! destinations in turn, indirect payloads and virtio-net headers all come here.
+
+use super::forward::{
+    CHUNK_SLOTS, Closed, ETH_HEADER_BYTES, Learner, Open, Tally, Target, ValeTx, commit_only,
+};
+use super::mac_table::MAC_MASK;
+use super::others;
+use crate::adapter::SyncError;
+use crate::kring::{Kring, distance, forward};
+use crate::stats::{Drop, Stat, add, drop_packets};
+use ringway_abi::ring::{NETMAP_MAX_FRAGS, NS_INDIRECT, NS_MOREFRAG};
+use ringway_os::bytes::copy_from_user;
+use ringway_os::ring::SlotWord;
+use ringway_os::state::{RingState, SWITCH_PORTS};
+use std::sync::atomic::Ordering::Relaxed;
+
+const NONE: u16 = u16::MAX;
+
+/// A packet of the chunk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Packet {
+    /// Its first slot, counted from the start of the chunk.
+    first: u16,
+    /// Its slots.
+    slots: u16,
+    /// The next packet on the same list.
+    next: u16,
+}
+
+/// A list of packets.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u16,
+    last: u16,
+    ring: u16,
+}
+
+const EMPTY: List = List { first: NONE, last: NONE, ring: 0 };
+
+/// Working memory of a driver.
+#[derive(Debug)]
+pub struct Scratch {
+    words: Vec<SlotWord>,
+    packets: Vec<Packet>,
+    lists: Vec<List>,
+    touched: Vec<u8>,
+    flood: List,
+    /// The packet that the last chunk ended in has too many slots: its rest goes the same way.
+    skipping: bool,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch {
+            words: Vec::with_capacity(CHUNK_SLOTS as usize),
+            packets: Vec::with_capacity(CHUNK_SLOTS as usize),
+            lists: vec![EMPTY; SWITCH_PORTS],
+            touched: Vec::with_capacity(SWITCH_PORTS),
+            flood: EMPTY,
+            skipping: false,
+        }
+    }
+}
+
+impl Scratch {
+    fn clear(&mut self) {
+        for port in self.touched.drain(..) {
+            self.lists[usize::from(port)] = EMPTY;
+        }
+        self.words.clear();
+        self.packets.clear();
+        self.flood = EMPTY;
+    }
+
+    fn append(list: &mut List, packets: &mut [Packet], id: u16) {
+        if list.last == NONE {
+            list.first = id;
+        } else {
+            packets[usize::from(list.last)].next = id;
+        }
+        list.last = id;
+    }
+}
+
+impl ValeTx {
+    /// Forwards `[hwcur, end)`, or less if a packet would be cut; moves `hwcur` past it.
+    pub(super) fn listed(
+        &mut self,
+        scratch: &mut Scratch,
+        kring: &mut Kring<'_>,
+        end: u32,
+    ) -> Result<(), SyncError> {
+        scratch.clear();
+        let end = self.load_words(scratch, kring, end);
+        let state = &*kring.handle.shared.state;
+        let mut tally = Tally::default();
+        let mut drops = Vec::new();
+        self.sort(scratch, kring, &mut tally, &mut drops);
+        let flooding = scratch.flood.first != NONE;
+        // Everybody's memory first: nothing has been delivered yet, so the sync can simply begin anew.
+        let targets: Vec<u8> = if flooding {
+            others(&self.seat().page, self.seat().index).collect()
+        } else {
+            scratch.touched.clone()
+        };
+        for &port in targets.iter().chain(&scratch.touched) {
+            if let Err(Closed::Need(i)) = self.ensure(port) {
+                return Err(SyncError::NeedPeer(i));
+            }
+        }
+        for reason in drops {
+            drop_packets(state, reason, 1);
+        }
+        if flooding {
+            let mut floods = 0;
+            let mut id = scratch.flood.first;
+            while id != NONE {
+                floods += 1;
+                id = scratch.packets[usize::from(id)].next;
+            }
+            if targets.is_empty() {
+                drop_packets(state, Drop::NoReceiver, floods);
+            }
+            add(state, Stat::ExtraCopies, floods * targets.len().saturating_sub(1) as u64);
+        }
+        // Own rings of a port that got unicast and was not in the flood set (it left meanwhile) are visited too.
+        for &port in &targets {
+            let own = scratch.lists[usize::from(port)];
+            if own.ring == 0 {
+                self.deliver(scratch, kring, port, 0, own.first, scratch.flood.first);
+            } else {
+                self.deliver(scratch, kring, port, own.ring, own.first, NONE);
+                self.deliver(scratch, kring, port, 0, NONE, scratch.flood.first);
+            }
+        }
+        if flooding {
+            for &port in scratch.touched.iter().filter(|p| !targets.contains(p)) {
+                let own = scratch.lists[usize::from(port)];
+                self.deliver(scratch, kring, port, own.ring, own.first, NONE);
+            }
+        }
+        commit_only(kring, end, &mut tally);
+        Ok(())
+    }
+
+    /// Takes the chunk's slots in, each with one load, made harmless: a bad slot gets length 0. Returns the chunk's
+    /// end, moved back if a packet would be cut.
+    fn load_words(&self, scratch: &mut Scratch, kring: &Kring<'_>, end: u32) -> u32 {
+        let handle = kring.handle;
+        let n = handle.num_slots();
+        let bufs = &handle.ring.bufs;
+        let mut at = kring.hwcur;
+        while at != end {
+            let Some(slot) = handle.ring.slots.get(at as usize) else { break };
+            let mut word = slot.load();
+            let mut len = word.len();
+            if handle.valid_buf(word) == 0 || u32::from(len) > bufs.buf_size() {
+                len = 0;
+            } else if word.flags() & NS_INDIRECT != 0 && len > 0 {
+                // The payload is brought into the slot's own buffer: from there on it is a frame like others.
+                let ptr = slot.ptr();
+                let payload = bufs.payload(word.buf_idx());
+                if ptr == 0 || !payload.is_some_and(|p| copy_from_user(ptr, &p, usize::from(len))) {
+                    len = 0;
+                }
+            }
+            word = SlotWord::new(word.buf_idx(), len, word.flags());
+            scratch.words.push(word);
+            at = forward(n, at, 1);
+        }
+        if end == kring.rhead {
+            return end;
+        }
+        // More slots follow: a packet that goes on in them waits for the next chunk, unless it fills this one.
+        let complete = scratch.words.iter().rposition(|w| w.flags() & NS_MOREFRAG == 0).map_or(0, |i| i + 1);
+        if complete > 0 {
+            scratch.words.truncate(complete);
+        }
+        forward(n, kring.hwcur, scratch.words.len() as u32)
+    }
+
+    /// Groups slots into packets, learns their sources, and puts each on the list of its destination.
+    fn sort(&self, scratch: &mut Scratch, kring: &Kring<'_>, tally: &mut Tally, drops: &mut Vec<Drop>) {
+        let seat = self.seat();
+        let hdr_len = seat.page.hdr_lens[usize::from(seat.index)].load(Relaxed) as u16;
+        let mut learner = Learner::new(seat);
+        let cut = kring.rhead != forward(kring.handle.num_slots(), kring.hwcur, scratch.words.len() as u32);
+        let mut first = 0;
+        while first < scratch.words.len() {
+            let rest = &scratch.words[first..];
+            let ends = rest.iter().position(|w| w.flags() & NS_MOREFRAG == 0);
+            let slots = ends.map_or(rest.len(), |i| i + 1);
+            let packet = &rest[..slots];
+            let skip = std::mem::replace(&mut scratch.skipping, cut && ends.is_none());
+            let bytes = packet.iter().map(|w| u32::from(w.len())).sum();
+            let target = if skip {
+                None // The tail of a packet that was counted before.
+            } else if slots > NETMAP_MAX_FRAGS {
+                Some(Target::Drop(Drop::TooManySlots))
+            } else {
+                Some(match self.ethernet(packet, hdr_len, kring) {
+                    Ok((w0, w1)) => {
+                        learner.see(w0, w1, packet[0].flags());
+                        self.target_of(w0 & MAC_MASK)
+                    }
+                    Err(reason) => Target::Drop(reason),
+                })
+            };
+            if let Some(target) = target {
+                tally.packets += 1;
+                tally.bytes += bytes;
+                let id = scratch.packets.len() as u16;
+                scratch.packets.push(Packet { first: first as u16, slots: slots as u16, next: NONE });
+                match target {
+                    Target::Drop(reason) => drops.push(reason),
+                    Target::Flood => Scratch::append(&mut scratch.flood, &mut scratch.packets, id),
+                    Target::One { port, ring } => {
+                        let list = &mut scratch.lists[usize::from(port)];
+                        if list.first == NONE {
+                            scratch.touched.push(port);
+                            list.ring = ring;
+                        }
+                        Scratch::append(list, &mut scratch.packets, id);
+                    }
+                }
+            }
+            first += slots;
+        }
+    }
+
+    /// The first 16 bytes of a packet's Ethernet header.
+    fn ethernet(&self, packet: &[SlotWord], hdr_len: u16, kring: &Kring<'_>) -> Result<(u64, u64), Drop> {
+        let bufs = &kring.handle.ring.bufs;
+        let first = packet[0];
+        if first.len() == 0 && first.flags() & NS_INDIRECT != 0 {
+            return Err(Drop::Indirect);
+        }
+        if first.len() == 0 && hdr_len == 0 {
+            return Err(if kring.handle.valid_buf(first) == 0 { Drop::BadSlot } else { Drop::Short });
+        }
+        let (word, ofs) =
+            if first.len() == hdr_len && packet.len() > 1 { (packet[1], 0) } else { (first, hdr_len) };
+        if word.len() < ofs.saturating_add(ETH_HEADER_BYTES) {
+            return Err(Drop::Short);
+        }
+        let payload = bufs.payload(word.buf_idx()).ok_or(Drop::BadSlot)?;
+        let ofs = usize::from(ofs);
+        payload.load_u64(ofs).zip(payload.load_u64(ofs + 8)).ok_or(Drop::Short)
+    }
+
+    /// Delivers two lists, merged in the order of the packets, to one ring of one port.
+    fn deliver(
+        &mut self,
+        scratch: &Scratch,
+        kring: &mut Kring<'_>,
+        port: u8,
+        ring: u16,
+        mut a: u16,
+        mut b: u16,
+    ) {
+        if a == NONE && b == NONE {
+            return;
+        }
+        let state = &*kring.handle.shared.state;
+        let mut tally = Tally::default();
+        let mut yields = self.take_yields();
+        let mut dropping = None;
+        let mut open = match self.cached(port).ok_or(Closed::Drop(Drop::ReceiverGone)) {
+            Ok(peer) => match Open::lock(self.seat(), peer, ring, kring.me) {
+                Ok(open) => Some(open),
+                Err(Closed::Drop(reason)) => {
+                    dropping = Some(reason);
+                    None
+                }
+                Err(Closed::Need(_)) => {
+                    dropping = Some(Drop::ReceiverGone);
+                    None
+                }
+            },
+            Err(_) => {
+                dropping = Some(Drop::ReceiverGone);
+                None
+            }
+        };
+        let at = kring.hwcur; // The own position moves when all lists are done.
+        while a != NONE || b != NONE {
+            let id = a.min(b); // NONE is the largest.
+            let packet = scratch.packets[usize::from(id)];
+            if id == a {
+                a = packet.next
+            } else {
+                b = packet.next
+            }
+            let slots = u32::from(packet.slots);
+            if let (Some(open), None) = (&mut open, dropping)
+                && open.space < slots
+                && !open.make_room_for(slots, kring, at, &mut tally, &mut yields)
+            {
+                dropping = Some(Drop::ReceiverFull);
+            }
+            let Some(open) = open.as_mut().filter(|_| dropping.is_none()) else {
+                drop_packets(state, dropping.unwrap_or(Drop::ReceiverGone), 1);
+                continue;
+            };
+            let words = &scratch.words[usize::from(packet.first)..usize::from(packet.first + packet.slots)];
+            if words.iter().any(|w| u32::from(w.len()) > open.peer.bufs.buf_size()) {
+                drop_packets(state, Drop::BadSlot, 1);
+                continue;
+            }
+            copy_packet(kring, open, words);
+            tally.delivered += 1;
+        }
+        if let Some(open) = open {
+            open.finish(kring, at, &mut tally);
+        }
+        self.put_yields(yields);
+    }
+}
+
+/// Copies one packet into the open ring, which has room for it.
+fn copy_packet(kring: &Kring<'_>, open: &mut Open<'_>, words: &[SlotWord]) {
+    let bufs = &kring.handle.ring.bufs;
+    let count = (words.len() as u32) << 8;
+    for (i, word) in words.iter().enumerate() {
+        let tail = open.tail as usize;
+        let (Some(d), Some(m)) = (open.ring.shared.desc.get(tail), open.ring.shared.mirror.get(tail)) else {
+            return;
+        };
+        let more = if i + 1 < words.len() { u32::from(NS_MOREFRAG) } else { 0 };
+        let copied = word.len() == 0
+            || bufs.copy_frame(word.buf_idx(), &open.peer.bufs, m.load(Relaxed), usize::from(word.len()));
+        let len = if copied { u32::from(word.len()) } else { 0 };
+        d.store(len | (count | more) << 16, Relaxed);
+        open.push();
+    }
+}
+
+/// What the broker finds of a sync that died: whether its last publishing arrived, and the counts that go with it. It holds the
+/// sender's sync lock and, if it lives, the far ring's senders' lock.
+pub fn repair_sender(state: &RingState, num_slots: u32, far: Option<&RingState>) {
+    let journal = &state.journal;
+    if journal.generation.load(Relaxed) != 0 {
+        let arrived = far.is_some_and(|f| f.producer.hwtail.load() == journal.far_tail.load(Relaxed));
+        let position = journal.position.load(Relaxed);
+        if arrived && position < num_slots && state.owner.hwcur.load() != position {
+            state.owner.hwcur.set(position);
+            add(state, Stat::Packets, journal.packets.load(Relaxed).into());
+            add(state, Stat::Bytes, journal.bytes.load(Relaxed).into());
+            add(state, Stat::Delivered, journal.delivered.load(Relaxed).into());
+        }
+        journal.generation.store(0, Relaxed);
+        add(state, Stat::Repaired, 1);
+    }
+}
+
+/// Mends the senders' side of a receive ring whose lock a dead sender held: its cursors become what was published.
+pub fn repair_receiver(state: &RingState, num_slots: u32) {
+    let tail = state.producer.hwtail.load();
+    let head = state.owner.hwcur.load();
+    let check = |v: u32| if v < num_slots { v } else { 0 };
+    state.senders.tail.store(check(tail), Relaxed);
+    state.senders.head.store(check(head), Relaxed);
+    debug_assert!(distance(num_slots, check(head), check(tail)) < num_slots);
+}

@@ -1,0 +1,160 @@
+//! The MAC table of a switch: sets of eight entries, one cache line each.
+//!
+//! An entry is one 64-bit word: address (48 bits), port index (8), low bits of the port's generation (8, never 0). An
+//! entry of a port that has left names a generation that is no more, so it swallows no traffic, also when a
+//! sender that was killed or stopped wrote it late. 8192 entries; a set that overflows loses an entry chosen by
+//! the newcomer's address, so collisions cost a flood now and then, never for good.
+//!
+//! Addresses are the first six bytes of a frame in memory order, in the low bits of a word.
+
+use ringway_os::state::{MAC_SETS, MacSet, SwitchPage};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Bits of an address in a word.
+pub const MAC_MASK: u64 = 0xffff_ffff_ffff;
+/// The group bit of an address in a word: broadcast and multicast.
+pub const MAC_GROUP: u64 = 1;
+
+/// Where an address was last seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Port index.
+    pub port: u8,
+    /// Low bits of the port's generation.
+    pub tag: u8,
+}
+
+/// The tag of a generation: its low bits, never 0.
+#[inline]
+#[must_use]
+pub fn tag_of(generation: u32) -> u8 {
+    (generation % 255) as u8 + 1
+}
+
+#[inline]
+fn set_of(page: &SwitchPage, mac: u64) -> &MacSet {
+    // A multiplicative hash; the top bits are the good ones.
+    let hash = mac.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - MAC_SETS.ilog2());
+    &page.macs[hash as usize % MAC_SETS]
+}
+
+/// Where `mac` was last seen. The entry may be that of a port that has left: compare its tag.
+#[inline]
+#[must_use]
+pub fn lookup(page: &SwitchPage, mac: u64) -> Option<Place> {
+    let set = set_of(page, mac);
+    for entry in &set.0 {
+        let e = entry.load(Relaxed);
+        if e & MAC_MASK == mac && e != 0 {
+            return Some(Place { port: (e >> 48) as u8, tag: (e >> 56) as u8 });
+        }
+    }
+    None
+}
+
+/// Remembers that `mac` was seen at `place`. `alive` tells whether an entry's port still exists.
+pub fn learn(page: &SwitchPage, mac: u64, place: Place, alive: impl Fn(Place) -> bool) {
+    let set = set_of(page, mac);
+    let entry = mac | u64::from(place.port) << 48 | u64::from(place.tag) << 56;
+    let mut free = None;
+    let mut found = false;
+    for (i, e) in set.0.iter().enumerate() {
+        let old = e.load(Relaxed);
+        if old != 0 && old & MAC_MASK == mac {
+            // Two senders may have inserted one address at once: keep the first entry only.
+            let new = if found { 0 } else { entry };
+            if old != new {
+                e.store(new, Relaxed);
+            }
+            found = true;
+        } else if free.is_none()
+            && (old == 0 || !alive(Place { port: (old >> 48) as u8, tag: (old >> 56) as u8 }))
+        {
+            free = Some(i);
+        }
+    }
+    if !found {
+        let victim = free.unwrap_or((mac.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 61) as usize);
+        set.0[victim % set.0.len()].store(entry, Relaxed);
+    }
+}
+
+/// Forgets every address of a port.
+pub fn forget(page: &SwitchPage, port: u8) {
+    for entry in page.macs.iter().flat_map(|set| &set.0) {
+        let e = entry.load(Relaxed);
+        if e != 0 && (e >> 48) as u8 == port {
+            entry.store(0, Relaxed);
+        }
+    }
+}
+
+/// How many addresses are remembered of each port, for listings.
+#[must_use]
+pub fn count(page: &SwitchPage, port: u8) -> usize {
+    let is_ours = |e: u64| e != 0 && (e >> 48) as u8 == port;
+    page.macs.iter().flat_map(|set| &set.0).filter(|e| is_ours(e.load(Relaxed))).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringway_os::mem::{Map, SharedRef};
+    use std::collections::HashMap;
+
+    fn page() -> SharedRef<SwitchPage> {
+        SharedRef::new(&Map::anonymous(size_of::<SwitchPage>()).unwrap(), 0).unwrap()
+    }
+
+    const ALIVE: fn(Place) -> bool = |_| true;
+
+    #[test]
+    fn a_thousand_addresses_are_all_found() {
+        let page = page();
+        let mut model = HashMap::new();
+        for i in 0..1000u64 {
+            let mac = (i * 0x0001_0000_0002) & MAC_MASK & !MAC_GROUP;
+            let place = Place { port: (i % 200) as u8, tag: 1 };
+            learn(&page, mac, place, ALIVE);
+            model.insert(mac, place);
+        }
+        for (mac, place) in model {
+            assert_eq!(lookup(&page, mac), Some(place));
+        }
+    }
+
+    #[test]
+    fn an_address_that_moves_has_one_entry() {
+        let page = page();
+        for port in [3, 5, 3] {
+            learn(&page, 0x42, Place { port, tag: 9 }, ALIVE);
+            assert_eq!(lookup(&page, 0x42), Some(Place { port, tag: 9 }));
+        }
+        assert_eq!((count(&page, 3), count(&page, 5)), (1, 0));
+        forget(&page, 3);
+        assert_eq!(lookup(&page, 0x42), None);
+    }
+
+    #[test]
+    fn address_zero_is_an_address_like_others() {
+        let page = page();
+        assert_eq!(lookup(&page, 0), None);
+        learn(&page, 0, Place { port: 0, tag: 1 }, ALIVE);
+        assert_eq!(lookup(&page, 0), Some(Place { port: 0, tag: 1 }));
+    }
+
+    #[test]
+    fn a_full_set_gives_up_the_dead_first() {
+        let page = page();
+        // Addresses that share a set, found by trying.
+        let first = set_of(&page, 2) as *const MacSet;
+        let same: Vec<u64> =
+            (1..).map(|i| i * 2).filter(|m| std::ptr::eq(set_of(&page, *m), first)).take(9).collect();
+        for (i, mac) in same[..8].iter().enumerate() {
+            learn(&page, *mac, Place { port: i as u8, tag: 1 }, ALIVE);
+        }
+        learn(&page, same[8], Place { port: 9, tag: 1 }, |p| p.port != 6);
+        assert_eq!(lookup(&page, same[6]), None);
+        assert!(same.iter().enumerate().all(|(i, m)| i == 6 || lookup(&page, *m).is_some()));
+    }
+}

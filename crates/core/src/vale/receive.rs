@@ -1,0 +1,88 @@
+//! rxsync of a switch port: what the senders left becomes slots.
+
+use crate::adapter::{RingDriver, SyncError, SyncFlags};
+use crate::kring::{Kring, distance};
+use crate::stats::{Stat, add};
+use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG};
+use ringway_os::bytes::prefetch_read;
+use ringway_os::ring::SlotWord;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How many descriptors ahead are asked for in the cache.
+const AHEAD_SLOTS: usize = 64;
+
+/// RX ring of a switch port. It takes no lock of the senders.
+#[derive(Debug)]
+pub struct ValeRx;
+
+impl RingDriver for ValeRx {
+    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+        let n = kring.handle.num_slots();
+        let shared = &kring.handle.shared;
+        let slots = &kring.handle.ring.slots[..];
+        let (mirror, desc) = (&shared.mirror[..], &shared.desc[..]);
+
+        // First the released slots, so that senders have room before we look for what they brought.
+        if kring.hwcur != kring.rhead {
+            let mut at = kring.hwcur;
+            while at != kring.rhead {
+                let stop = if kring.rhead > at { kring.rhead } else { n };
+                let range = at as usize..stop as usize;
+                let (Some(run), Some(run_mirror)) = (slots.get(range.clone()), mirror.get(range)) else {
+                    break;
+                };
+                for (slot, idx) in run.iter().zip(run_mirror) {
+                    let word = slot.load();
+                    let buf = kring.handle.valid_buf(word);
+                    if idx.load(Relaxed) != buf {
+                        idx.store(buf, Relaxed);
+                    }
+                    if word.flags() & NS_BUF_CHANGED != 0 {
+                        slot.store(SlotWord::new(word.buf_idx(), word.len(), word.flags() & !NS_BUF_CHANGED));
+                    }
+                }
+                at = if stop == n { 0 } else { stop };
+            }
+            kring.hwcur = kring.rhead;
+            // Release: the mirror is visible to whoever sees the room. Nobody sleeps on it: a switch never blocks senders.
+            shared.state.owner.hwcur.set(kring.rhead);
+        }
+
+        let end = shared.state.producer.hwtail.load();
+        if end == kring.rtail
+            || end >= n
+            || distance(n, kring.hwcur, end) < distance(n, kring.hwcur, kring.rtail)
+        {
+            return Ok(());
+        }
+        let (mut packets, mut bytes) = (0u64, 0u64);
+        let mut at = kring.rtail;
+        while at != end {
+            let stop = if end > at { end } else { n };
+            let range = at as usize..stop as usize;
+            let (Some(run), Some(run_desc), Some(run_mirror)) =
+                (slots.get(range.clone()), desc.get(range.clone()), mirror.get(range))
+            else {
+                break;
+            };
+            for (i, ((slot, d), idx)) in run.iter().zip(run_desc).zip(run_mirror).enumerate() {
+                if i % 16 == 0
+                    && let Some(ahead) = run_desc.get(i + AHEAD_SLOTS)
+                {
+                    prefetch_read(ahead);
+                }
+                let word = SlotWord::from_len_flags(idx.load(Relaxed), d.load(Relaxed));
+                slot.store(word);
+                packets += u64::from(word.flags() & NS_MOREFRAG == 0);
+                bytes += u64::from(word.len());
+            }
+            at = if stop == n { 0 } else { stop };
+        }
+        kring.hwtail = end;
+        let state = &*shared.state;
+        add(state, Stat::Packets, packets);
+        add(state, Stat::Bytes, bytes);
+        state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,267 @@
+//! Shared memory: sealed memfds, mappings, and typed views into them.
+//!
+//! Source: memfd_create(2), fcntl(2) "File Sealing", mmap(2).
+
+use std::io;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// Types that may lie in memory which other processes write: atomics, and structures of nothing else.
+///
+/// # Safety
+/// Every bit pattern must be a valid value, no bit may be padding that code reads, and all fields must be atomics (so
+/// that a shared reference permits writes by others).
+pub unsafe trait Shared: Sync {}
+
+// SAFETY: atomics of plain integers: all bit patterns are valid.
+unsafe impl Shared for core::sync::atomic::AtomicU8 {}
+// SAFETY: as above.
+unsafe impl Shared for core::sync::atomic::AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Shared for core::sync::atomic::AtomicU64 {}
+
+/// A sealed memfd: a region, or the state of a port's rings.
+#[derive(Debug)]
+pub struct Memfd {
+    fd: OwnedFd,
+    len_bytes: usize,
+}
+
+impl Memfd {
+    /// Makes a memfd of `len_bytes` (rounded up to pages), sealed against shrinking, growing and further sealing, and not
+    /// executable where the kernel can say so. Its pages are allocated when touched.
+    ///
+    /// # Errors
+    /// What memfd_create, ftruncate or fcntl answer: EMFILE, ENOMEM.
+    pub fn create(name: &str, len_bytes: usize) -> io::Result<Self> {
+        let len_bytes = round_to_pages(len_bytes);
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+            // Kernels before 6.3 do not know NOEXEC_SEAL.
+            Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
+            other => other?,
+        };
+        rustix::fs::ftruncate(&fd, len_bytes as u64)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok(Memfd { fd, len_bytes })
+    }
+
+    /// Takes in an fd that another process sent.
+    ///
+    /// # Errors
+    /// EINVAL unless it is a memfd sealed against shrinking (I4), or what fstat answers.
+    pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
+        let seals = rustix::fs::fcntl_get_seals(&fd)?;
+        if !seals.contains(SealFlags::SHRINK) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let len = usize::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(0);
+        if len == 0 {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        Ok(Memfd { fd, len_bytes: len })
+    }
+
+    /// Maps all of it, shared, for reading and writing.
+    ///
+    /// # Errors
+    /// What mmap answers: ENOMEM.
+    pub fn map(&self) -> io::Result<Arc<Map>> {
+        // SAFETY: a fresh mapping at an address that the kernel chooses; it aliases nothing of this process, and
+        // it is only seen through `Shared` types and pointer copies (I3).
+        let ptr = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                self.len_bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &self.fd,
+                0,
+            )?
+        };
+        let ptr = NonNull::new(ptr.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: advice on our own mapping; it does not change contents. Kernels without huge pages refuse: no harm.
+        let _ = unsafe {
+            rustix::mm::madvise(ptr.as_ptr().cast(), self.len_bytes, rustix::mm::Advice::LinuxHugepage)
+        };
+        Ok(Arc::new(Map { ptr, len_bytes: self.len_bytes }))
+    }
+
+    /// Gives all pages back to the system; contents read as zeros afterwards.
+    ///
+    /// # Errors
+    /// What fallocate answers.
+    pub fn discard(&self) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(&self.fd, flags, 0, self.len_bytes as u64)?)
+    }
+
+    /// Its length.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+}
+
+impl AsFd for Memfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The size of a page.
+#[must_use]
+pub fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+/// `len_bytes` rounded up to whole pages.
+#[must_use]
+pub fn round_to_pages(len_bytes: usize) -> usize {
+    len_bytes.next_multiple_of(page_size())
+}
+
+/// A shared mapping. Unmapped when the last `Arc` goes (I1).
+#[derive(Debug)]
+pub struct Map {
+    ptr: NonNull<u8>,
+    len_bytes: usize,
+}
+
+// SAFETY: the map is plain shared memory; all access is through atomics or pointer copies (I3), from any thread.
+unsafe impl Send for Map {}
+// SAFETY: as for Send.
+unsafe impl Sync for Map {}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: made by mmap with this length; no view is left (I1).
+        let _ = unsafe { rustix::mm::munmap(self.ptr.as_ptr().cast(), self.len_bytes) };
+    }
+}
+
+impl Map {
+    /// A private zeroed mapping, not shared with other processes: what a broker keeps to itself.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn anonymous(len_bytes: usize) -> io::Result<Arc<Map>> {
+        let len_bytes = round_to_pages(len_bytes.max(1));
+        // SAFETY: a fresh anonymous mapping at an address that the kernel chooses.
+        let ptr = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                len_bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )?
+        };
+        let ptr = NonNull::new(ptr.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Arc::new(Map { ptr, len_bytes }))
+    }
+
+    /// Where it starts. For handing to the kernel (UMEM), or to C.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// Its length.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// The address of `len` bytes at `ofs`, if they lie inside and `ofs` is a multiple of `align` (I2).
+    fn at(&self, ofs: usize, len: usize, align: usize) -> Option<NonNull<u8>> {
+        let end = ofs.checked_add(len)?;
+        if end > self.len_bytes || !ofs.is_multiple_of(align) {
+            return None;
+        }
+        // SAFETY: `ofs` is within the mapping, so the sum stays inside one allocation.
+        Some(unsafe { self.ptr.add(ofs) })
+    }
+}
+
+/// `len` shared values of type `T` at an offset of a map.
+pub struct SharedSlice<T> {
+    map: Arc<Map>,
+    ptr: NonNull<T>,
+    len: usize,
+    _type: PhantomData<T>,
+}
+
+// SAFETY: a pointer into a map that it keeps alive (I1), to values that are Sync (`Shared`).
+unsafe impl<T: Shared> Send for SharedSlice<T> {}
+// SAFETY: as for Send.
+unsafe impl<T: Shared> Sync for SharedSlice<T> {}
+
+impl<T: Shared> SharedSlice<T> {
+    /// A view of `len` values at byte offset `ofs`; None if they do not fit or are not aligned.
+    #[must_use]
+    pub fn new(map: &Arc<Map>, ofs: usize, len: usize) -> Option<Self> {
+        let ptr = map.at(ofs, len.checked_mul(size_of::<T>())?, align_of::<T>())?.cast();
+        Some(SharedSlice { map: map.clone(), ptr, len, _type: PhantomData })
+    }
+
+    /// The map that it looks into.
+    #[must_use]
+    pub fn map(&self) -> &Arc<Map> {
+        &self.map
+    }
+}
+
+impl<T: Shared> Deref for SharedSlice<T> {
+    type Target = [T];
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` aligned values inside the map (I2), which `self.map` keeps (I1); `T: Shared`, so every bit
+        // pattern is valid and writes by others are permitted (I3).
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Clone for SharedSlice<T> {
+    fn clone(&self) -> Self {
+        SharedSlice { map: self.map.clone(), ptr: self.ptr, len: self.len, _type: PhantomData }
+    }
+}
+
+impl<T> std::fmt::Debug for SharedSlice<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SharedSlice(len {})", self.len)
+    }
+}
+
+/// One shared value at an offset of a map.
+#[derive(Debug)]
+pub struct SharedRef<T>(SharedSlice<T>);
+
+impl<T> Clone for SharedRef<T> {
+    fn clone(&self) -> Self {
+        SharedRef(self.0.clone())
+    }
+}
+
+impl<T: Shared> SharedRef<T> {
+    /// A view of the value at byte offset `ofs`; None if it does not fit or is not aligned.
+    #[must_use]
+    pub fn new(map: &Arc<Map>, ofs: usize) -> Option<Self> {
+        SharedSlice::new(map, ofs, 1).map(SharedRef)
+    }
+}
+
+impl<T: Shared> Deref for SharedRef<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: as in SharedSlice::deref, for one value.
+        unsafe { self.0.ptr.as_ref() }
+    }
+}

@@ -1,0 +1,253 @@
+//! Unix sockets of type SEQPACKET: whole messages, with fds and with the credentials of their senders.
+//!
+//! Source: unix(7), cmsg(3).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
+
+/// Fds in one message, at most.
+pub const MAX_FDS: usize = 64;
+
+/// Who sent a message, as the kernel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Creds {
+    /// Process.
+    pub pid: u32,
+    /// User.
+    pub uid: u32,
+}
+
+/// One message received.
+#[derive(Debug)]
+pub struct Message {
+    /// Bytes of it that are in the caller's buffer.
+    pub len_bytes: usize,
+    /// It was longer than the buffer, or carried more fds than we take: do not trust it.
+    pub truncated: bool,
+    /// Fds that came with it.
+    pub fds: Vec<OwnedFd>,
+    /// Its sender; only on sockets that ask for it.
+    pub creds: Option<Creds>,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Conn {
+    fd: OwnedFd,
+}
+
+impl Conn {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// ENOENT, ECONNREFUSED, EACCES and the like.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let fd = socket()?;
+        rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
+        Ok(Conn { fd })
+    }
+
+    /// Two ends of a new connection.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (a, b) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Conn { fd: a }, Conn { fd: b }))
+    }
+
+    /// Takes in an fd. Whether it really is such a socket shows at the first use.
+    #[must_use]
+    pub fn adopt(fd: OwnedFd) -> Self {
+        Conn { fd }
+    }
+
+    /// Asks for the credentials of each message's sender.
+    ///
+    /// # Errors
+    /// ENOTSOCK.
+    pub fn want_creds(&self) -> io::Result<()> {
+        Ok(sockopt::set_socket_passcred(&self.fd, true)?)
+    }
+
+    /// Sends one message, never waiting, never raising SIGPIPE.
+    ///
+    /// # Errors
+    /// EAGAIN if the peer does not read, EPIPE if it is gone, ENOTSOCK and so on.
+    pub fn send(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_flags(data, fds, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+    }
+
+    /// Sends one message, waiting until there is room.
+    ///
+    /// # Errors
+    /// EPIPE if the peer is gone.
+    pub fn send_waiting(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        loop {
+            match self.send_flags(data, fds, SendFlags::NOSIGNAL) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn send_flags(&self, data: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        rustix::net::sendmsg(&self.fd, &[IoSlice::new(data)], &mut control, flags)?;
+        Ok(())
+    }
+
+    /// Receives one message into `buf` if one is there. An empty message with no fds means that the peer hung up.
+    ///
+    /// # Errors
+    /// EAGAIN if there is none.
+    pub fn recv(&self, buf: &mut [u8]) -> io::Result<Message> {
+        self.recv_flags(buf, RecvFlags::DONTWAIT)
+    }
+
+    /// Receives one message, waiting for it.
+    ///
+    /// # Errors
+    /// What recvmsg answers.
+    pub fn recv_waiting(&self, buf: &mut [u8]) -> io::Result<Message> {
+        loop {
+            match self.recv_flags(buf, RecvFlags::empty()) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn recv_flags(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<Message> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        let got = rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(buf)], &mut control, flags)?;
+        let mut message = Message {
+            len_bytes: got.bytes,
+            truncated: got.flags.contains(rustix::net::ReturnFlags::TRUNC)
+                || got.flags.contains(rustix::net::ReturnFlags::CTRUNC),
+            fds: Vec::new(),
+            creds: None,
+        };
+        for part in control.drain() {
+            match part {
+                RecvAncillaryMessage::ScmRights(fds) => message.fds.extend(fds),
+                RecvAncillaryMessage::ScmCredentials(c) => {
+                    let pid = u32::try_from(c.pid.as_raw_nonzero().get()).unwrap_or(0);
+                    message.creds = Some(Creds { pid, uid: c.uid.as_raw() });
+                }
+                _ => {}
+            }
+        }
+        Ok(message)
+    }
+
+    /// The user at the other end, as of when it connected or listened.
+    ///
+    /// # Errors
+    /// ENOTSOCK.
+    pub fn peer_uid(&self) -> io::Result<u32> {
+        Ok(sockopt::socket_peercred(&self.fd)?.uid.as_raw())
+    }
+
+    /// The fd.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+}
+
+impl Listener {
+    /// Binds and listens at `path`, which must not exist.
+    ///
+    /// # Errors
+    /// EADDRINUSE, EACCES.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let fd = socket()?;
+        // Accepted sockets inherit this, so that even a message already queued at accept carries its sender.
+        sockopt::set_socket_passcred(&fd, true)?;
+        rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&fd, 1024)?;
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Listener { fd })
+    }
+
+    /// Takes one waiting connection, which asks for credentials.
+    ///
+    /// # Errors
+    /// EAGAIN if none waits; EMFILE.
+    pub fn accept(&self) -> io::Result<Conn> {
+        let fd = rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC)?;
+        let conn = Conn { fd };
+        conn.want_creds()?;
+        Ok(conn)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_carries_fds_and_the_kernels_word_on_its_sender() {
+        let (a, b) = Conn::pair().unwrap();
+        b.want_creds().unwrap();
+        let (x, y) = Conn::pair().unwrap();
+        a.send(b"hello", &[x.as_fd()]).unwrap();
+        drop(x);
+        let mut buf = [0; 16];
+        let m = b.recv(&mut buf).unwrap();
+        assert_eq!((&buf[..m.len_bytes], m.truncated, m.fds.len()), (&b"hello"[..], false, 1));
+        let uid = rustix::process::getuid().as_raw();
+        assert_eq!(m.creds, Some(Creds { pid: std::process::id(), uid }));
+        y.send(b"through", &[]).unwrap();
+        let x = Conn::adopt(m.fds.into_iter().next().unwrap());
+        assert_eq!(x.recv(&mut buf).unwrap().len_bytes, 7);
+    }
+
+    #[test]
+    fn a_long_message_is_marked_and_a_hang_up_is_empty() {
+        let (a, b) = Conn::pair().unwrap();
+        let mut buf = [0; 4];
+        assert_eq!(b.recv(&mut buf).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        a.send(b"too long", &[]).unwrap();
+        assert!(b.recv(&mut buf).unwrap().truncated);
+        drop(a);
+        assert_eq!(b.recv(&mut buf).unwrap().len_bytes, 0);
+    }
+}
