@@ -47,6 +47,8 @@ pub mod layout;
 
 pub mod portspec;
 
+pub mod wire;
+
 pub use errno::*;
 pub use layout::*;
 pub use legacy::*;

@@ -3,7 +3,7 @@
 //! Owns everything above the client API: reading command lines, building test traffic, reading
 //! and writing capture files, counting and reporting. It owns no ring code: rings are reached through
 //! the `ringway` crate, or, where a program has to run without any service (tests, the
-//! device `null`), through the narrow traits of `pktgen::device`.
+//! device `null`), through the narrow traits of [`pktgen::device`].
 //!
 //! The modules stand in import order: each one uses only those above it.
 
@@ -16,3 +16,5 @@ pub mod addr;
 pub mod traffic;
 
 pub mod capture;
+
+pub mod pktgen;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Prefixes of [`norm`], one per factor of 1000.
@@ -54,13 +54,13 @@ pub fn wall_clock() -> Duration {
 }
 
 /// Where D-lines go: one writer, shared by the threads of a program, and the clock for the stamps.
-pub struct DLog<'w> {
-    state: Mutex<LogState<'w>>,
-    wall: Box<dyn Fn() -> Duration + Send + Sync + 'w>,
+pub struct DLog {
+    state: Mutex<LogState>,
+    wall: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
-struct LogState<'w> {
-    sink: Box<dyn Write + Send + 'w>,
+struct LogState {
+    sink: Box<dyn Write + Send>,
     /// For each rate-limited place (function, line): the second, and the lines printed in it.
     limits: HashMap<(&'static str, u32), (u64, u32)>,
 }
@@ -72,9 +72,12 @@ fn write_line(sink: &mut dyn Write, at: Duration, func: &str, line: u32, text: f
     let _ = sink.flush();
 }
 
-impl<'w> DLog<'w> {
+impl DLog {
     /// A log into `sink`; `wall` tells the time since the epoch.
-    pub fn new(sink: impl Write + Send + 'w, wall: impl Fn() -> Duration + Send + Sync + 'w) -> DLog<'w> {
+    pub fn new(
+        sink: impl Write + Send + 'static,
+        wall: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> DLog {
         let state = LogState { sink: Box::new(sink), limits: HashMap::new() };
         DLog { state: Mutex::new(state), wall: Box::new(wall) }
     }
@@ -109,15 +112,59 @@ impl<'w> DLog<'w> {
     }
 }
 
-impl fmt::Debug for DLog<'_> {
+impl fmt::Debug for DLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DLog").finish_non_exhaustive()
     }
 }
 
+/// A writer that threads share, for stdout. What fails is not told: a closed pipe is no error.
+pub struct Output(Mutex<Box<dyn Write + Send>>);
+
+impl Output {
+    /// Shares `sink`.
+    pub fn new(sink: impl Write + Send + 'static) -> Output {
+        Output(Mutex::new(Box::new(sink)))
+    }
+
+    /// Writes `text` in one piece and hands it on at once.
+    pub fn print(&self, text: &str) {
+        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = sink.write_all(text.as_bytes());
+        let _ = sink.flush();
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").finish_non_exhaustive()
+    }
+}
+
+/// Bytes in memory that can be written to through one handle and read through another: the sink of tests.
+#[derive(Clone, Debug, Default)]
+pub struct SharedBytes(Arc<Mutex<Vec<u8>>>);
+
+impl SharedBytes {
+    /// What was written, as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for SharedBytes {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(data)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The log of the process: stderr, and the system's clock.
-pub fn stderr_log() -> &'static DLog<'static> {
-    static LOG: LazyLock<DLog<'static>> = LazyLock::new(|| DLog::new(std::io::stderr(), wall_clock));
+pub fn stderr_log() -> &'static DLog {
+    static LOG: LazyLock<DLog> = LazyLock::new(|| DLog::new(std::io::stderr(), wall_clock));
     &LOG
 }
 
@@ -171,26 +218,25 @@ mod tests {
 
     #[test]
     fn d_lines_have_padded_seconds_and_microseconds() {
-        let mut out = Vec::new();
-        let log = DLog::new(&mut out, || Duration::new(1_700_000_007, 42_000));
+        let out = SharedBytes::default();
+        let log = DLog::new(out.clone(), || Duration::new(1_700_000_007, 42_000));
         log.line("main", 12, format_args!("interface is {}", "x"));
         log.raw(format_args!("plain\n"));
-        drop(log);
-        assert_eq!(String::from_utf8(out).unwrap(), "007.000042 main [12] interface is x\nplain\n");
+        assert_eq!(out.text(), "007.000042 main [12] interface is x\nplain\n");
     }
 
     #[test]
     fn limited_lines_are_counted_per_place_and_second() {
-        let mut out = Vec::new();
-        let now = AtomicU64::new(10);
-        let log = DLog::new(&mut out, || Duration::from_secs(now.load(Ordering::Relaxed)));
+        let out = SharedBytes::default();
+        let now = Arc::new(AtomicU64::new(10));
+        let clock = Arc::clone(&now);
+        let log = DLog::new(out.clone(), move || Duration::from_secs(clock.load(Ordering::Relaxed)));
         for second in [10, 10, 10, 11] {
             now.store(second, Ordering::Relaxed);
             log.limited(2, "f", 1, format_args!("a"));
             rdline!(log, 1, "g", "b");
         }
-        drop(log);
-        let out = String::from_utf8(out).unwrap();
+        let out = out.text();
         assert_eq!(out.matches("f [1] a").count(), 3);
         assert_eq!(out.matches("] b").count(), 2);
     }

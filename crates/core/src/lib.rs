@@ -1,14 +1,21 @@
 //! Ringway's engine.
 //!
 //! Read it in this order: [`layout`] says where things lie, [`stats`] what is counted, [`kring`] what a sync is,
-//! [`adapter`] what serves a ring, [`vale`] the switch.
+//! [`adapter`] what serves a ring, [`vale`] the switch,
+//! [`pool`] a region, [`lease`] what a client gets, [`control`] who gets it.
 //!
 //! It has no thread, no socket and no clock of its own, and no unsafe code: what touches memory that others may write is in
 //! `ringway-os`.
 #![forbid(unsafe_code)]
 
 pub mod adapter;
+pub mod control;
+pub mod handover;
 pub mod kring;
 pub mod layout;
+pub mod lease;
+pub mod pool;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod sim;
 pub mod stats;
 pub mod vale;

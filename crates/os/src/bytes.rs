@@ -54,26 +54,70 @@ impl Bufs {
         std::ptr::eq(self.bytes.as_ptr(), other.bytes.as_ptr()) && self.stride == other.stride
     }
 
+    /// The same buffers in a form that a hot loop can keep in registers.
     #[inline]
-    fn at(&self, idx: u32) -> Option<*mut u8> {
-        if idx >= self.count {
-            return None;
-        }
+    #[must_use]
+    pub fn view(&self) -> BufsView<'_> {
         let first = self.bytes.as_ptr().cast::<u8>().cast_mut();
-        // SAFETY: idx < count, and count * stride bytes lie in the map (I2).
-        Some(unsafe { first.add(idx as usize * self.stride) })
+        BufsView { first, stride: self.stride, count: self.count, _borrow: PhantomData }
     }
 
     /// The whole of buffer `idx`; None if there is no such buffer.
     #[inline]
     #[must_use]
     pub fn payload(&self, idx: u32) -> Option<Payload<'_>> {
-        let ptr = NonNull::new(self.at(idx)?)?;
+        let ptr = NonNull::new(self.view().at(idx)?)?;
         Some(Payload { ptr, len: self.stride, _borrow: PhantomData })
     }
 
-    /// The first 16 bytes of buffer `idx`, as two words in memory order: destination and source address.
+    /// As [`BufsView::first_words`].
     #[inline]
+    #[must_use]
+    pub fn first_words(&self, idx: u32) -> Option<(u64, u64)> {
+        self.view().first_words(idx)
+    }
+
+    /// As [`BufsView::copy_frame`].
+    #[inline]
+    #[must_use]
+    pub fn copy_frame(&self, from: u32, dst: &Bufs, to: u32, len: usize) -> bool {
+        self.view().copy_frame(from, dst.view(), to, len)
+    }
+
+    /// As [`BufsView::prefetch_write`].
+    #[inline]
+    pub fn prefetch_write(&self, idx: u32) {
+        self.view().prefetch_write(idx);
+    }
+
+    /// As [`BufsView::prefetch_read`].
+    #[inline]
+    pub fn prefetch_read(&self, idx: u32) {
+        self.view().prefetch_read(idx);
+    }
+}
+
+/// The buffers of a region by value: address, stride and number.
+#[derive(Clone, Copy, Debug)]
+pub struct BufsView<'a> {
+    first: *mut u8,
+    stride: usize,
+    count: u32,
+    _borrow: PhantomData<&'a Bufs>,
+}
+
+impl BufsView<'_> {
+    #[inline(always)]
+    fn at(&self, idx: u32) -> Option<*mut u8> {
+        if idx >= self.count {
+            return None;
+        }
+        // SAFETY: idx < count, and count * stride bytes lie in the map (I2), which the borrow keeps (I1).
+        Some(unsafe { self.first.add(idx as usize * self.stride) })
+    }
+
+    /// The first 16 bytes of buffer `idx`, as two words in memory order: destination and source address.
+    #[inline(always)]
     #[must_use]
     pub fn first_words(&self, idx: u32) -> Option<(u64, u64)> {
         let ptr = self.at(idx)?.cast::<u64>();
@@ -84,9 +128,9 @@ impl Bufs {
 
     /// Copies `len` bytes of buffer `from` of these into buffer `to` of `dst`. Both buffers may be written up to the next
     /// multiple of 64. False, and nothing copied, if an index is out of range or `len` is more than either buffer holds.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub fn copy_frame(&self, from: u32, dst: &Bufs, to: u32, len: usize) -> bool {
+    pub fn copy_frame(&self, from: u32, dst: BufsView<'_>, to: u32, len: usize) -> bool {
         let (Some(src), Some(out)) = (self.at(from), dst.at(to)) else { return false };
         if len > self.stride || len > dst.stride {
             return false;
@@ -98,7 +142,7 @@ impl Bufs {
     }
 
     /// Asks for the first line of buffer `idx` in the cache, for writing.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_write(&self, idx: u32) {
         if let Some(ptr) = self.at(idx) {
             prefetch_write(ptr);
@@ -106,7 +150,7 @@ impl Bufs {
     }
 
     /// Asks for the first line of buffer `idx` in the cache, for reading.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_read(&self, idx: u32) {
         if let Some(ptr) = self.at(idx) {
             prefetch_read(ptr);
@@ -142,8 +186,25 @@ pub fn prefetch_read<T>(value: *const T) {
 ///
 /// # Safety
 /// Both must be valid for `len` rounded up to 64 bytes. Overlap is permitted only if they are equal.
-#[inline]
+#[inline(always)]
 unsafe fn copy_rounded(src: *const u8, dst: *mut u8, len: usize) {
+    if len <= 64 {
+        if len > 0 {
+            // SAFETY: 64 is `len` rounded up.
+            unsafe { copy_64(src, dst) };
+        }
+    } else {
+        // SAFETY: the caller's condition.
+        unsafe { copy_longer(src, dst, len) };
+    }
+}
+
+/// As `copy_rounded`, for more than one step; kept out of the loops that copy small frames.
+///
+/// # Safety
+/// As for `copy_rounded`.
+#[inline(never)]
+unsafe fn copy_longer(src: *const u8, dst: *mut u8, len: usize) {
     if len > INLINE_COPY_MAX_BYTES {
         // SAFETY: the caller's condition; `copy` permits overlap.
         unsafe { std::ptr::copy(src, dst, len) };

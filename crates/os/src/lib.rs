@@ -20,12 +20,16 @@
 //!   whatever the other holders do (holes punched into a memfd read as zeros).
 //! * **I5, fds are owned.** `OwnedFd` and `BorrowedFd` only; a map of a file is dropped before its fd matters.
 
+pub mod bpf;
 pub mod bytes;
 pub mod event;
+pub mod link;
 pub mod mem;
+pub mod packet;
 pub mod ring;
 pub mod sock;
 pub mod state;
 pub mod sync;
 pub mod sys;
 pub mod words;
+pub mod xdp;

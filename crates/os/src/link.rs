@@ -1,8 +1,9 @@
 //! Questions about network interfaces, and news of them.
 //!
-//! Everything is asked in the network namespace of the **calling thread**; [`with_netns`] asks in another one. This module
-//! reads only: it changes no setting of an interface. Facts come from rtnetlink (rtnetlink(7)) and from the ethtool
-//! ioctl (linux/ethtool.h), never from sysfs, whose mount shows the namespace of whoever mounted it.
+//! Everything is asked in the network namespace of the **calling thread**; [`with_netns`] asks in another one.
+//! This module reads only: it changes no setting of an interface. Facts come from rtnetlink (rtnetlink(7)) and
+//! from the ethtool ioctl (linux/ethtool.h), never from sysfs, whose mount shows the namespace of whoever
+//! mounted it.
 //!
 //! ```text
 //! netlink   socket, request, answer -> one LinkMsg per interface    (private)
@@ -11,8 +12,9 @@
 //! netns     with_netns
 //! ```
 //!
-//! Messages are framed by `netlink-packet-core`. The typed attributes of `netlink-packet-route` are not used: one attribute of
-//! unexpected length fails its whole message, and Ringway must work with kernels and drivers newer than the crate.
+//! Messages are framed by `netlink-packet-core`. The typed attributes of `netlink-packet-route` are not used:
+//! one attribute of unexpected length fails its whole message, and Ringway must work with kernels and drivers
+//! newer than the crate.
 
 mod ethtool;
 mod monitor;
@@ -100,8 +102,8 @@ impl Link {
     /// Describes the interface of this name, in the namespace of the calling thread.
     ///
     /// # Errors
-    /// ENODEV if there is none; EINVAL for a name that is empty, too long or has a zero byte; else what the sockets
-    /// answer (EMFILE, ENOBUFS).
+    /// ENODEV if there is none; EINVAL for a name that is empty, too long or has a zero byte; else what the
+    /// sockets answer (EMFILE, ENOBUFS).
     pub fn by_name(name: &str) -> io::Result<Link> {
         let name = check_name(name)?;
         Link::complete(netlink::get(netlink::Which::Name(&name))?)

@@ -1,10 +1,11 @@
-//! AF_PACKET sockets: frames of any interface, one copy each way through the kernel. The fallback where AF_XDP is refused.
+//! AF_PACKET sockets: frames of any interface, one copy each way through the kernel. The fallback where AF_XDP
+//! is refused.
 //!
-//! The host keeps receiving what we receive: unlike an XDP program, a packet socket takes copies. Frames are complete, without FCS; a VLAN tag that the
-//! device or the stack took out is put back in-band.
+//! The host keeps receiving what we receive: unlike an XDP program, a packet socket takes copies. Frames are
+//! complete, without FCS; a VLAN tag that the device or the stack took out is put back in-band.
 //!
-//! No ring (PACKET_MMAP): one recvmmsg or sendmmsg per batch costs little beside the packet buffer that the kernel makes anyway (feasibility: 0.5 to 0.8 Mpps
-//! for both), and buffers of the region are used directly.
+//! No ring (PACKET_MMAP): one recvmmsg or sendmmsg per batch costs little beside the packet buffer that the
+//! kernel makes anyway (feasibility: 0.5 to 0.8 Mpps for both), and buffers of the region are used directly.
 //!
 //! Source: packet(7), linux/if_packet.h, recvmmsg(2), sendmmsg(2).
 
@@ -36,7 +37,8 @@ pub struct PacketConfig {
     pub qdisc_bypass: bool,
     /// Receive frames for other addresses too, for as long as the socket lives (PACKET_MR_PROMISC).
     pub promiscuous: bool,
-    /// Bytes of kernel memory for frames that wait to be received; above net.core.rmem_max only with CAP_NET_ADMIN. `None`: the system's default, about 250 small frames.
+    /// Bytes of kernel memory for frames that wait to be received; above net.core.rmem_max only with
+    /// CAP_NET_ADMIN. `None`: the system's default, about 250 small frames.
     pub recv_buffer_bytes: Option<usize>,
 }
 
@@ -96,7 +98,8 @@ pub struct Received {
     pub len: usize,
     /// The frame was longer than its buffer; the rest is lost.
     pub truncated: bool,
-    /// A sender on this host left the checksum to a device that never saw the frame (TP_STATUS_CSUMNOTREADY): common on veth with `tx` offload.
+    /// A sender on this host left the checksum to a device that never saw the frame (TP_STATUS_CSUMNOTREADY):
+    /// common on veth with `tx` offload.
     pub checksum_unfinished: bool,
 }
 
@@ -116,7 +119,8 @@ pub enum SendEnd {
 pub struct Sent {
     /// Frames done with, from the first on: sent or invalid.
     pub taken: usize,
-    /// Of these, how many the kernel refused for what they are: shorter than a header, longer than the MTU permits.
+    /// Of these, how many the kernel refused for what they are: shorter than a header, longer than the MTU
+    /// permits.
     pub invalid: usize,
     /// Why no more.
     pub end: SendEnd,
@@ -133,8 +137,8 @@ pub struct PacketStats {
 
 /// A packet socket, bound to one interface, non-blocking in all calls.
 ///
-/// If the interface is deleted the socket receives nothing any more, and sending fails with ENXIO; who needs to know sooner watches
-/// [`LinkMonitor`](crate::link::LinkMonitor).
+/// If the interface is deleted the socket receives nothing any more, and sending fails with ENXIO; who needs to
+/// know sooner watches [`LinkMonitor`](crate::link::LinkMonitor).
 pub struct PacketSocket {
     fd: OwnedFd,
     stats: PacketStats,
@@ -144,12 +148,16 @@ pub struct PacketSocket {
     control: Vec<Control>,
 }
 
-// SAFETY: the pointers in the scratch vectors are set anew at the beginning of each call and not used after it; calls need `&mut self`.
+// SAFETY: the pointers in the scratch vectors are set anew at the beginning of each call and not used after it;
+// calls need `&mut self`.
 unsafe impl Send for PacketSocket {}
 
 impl std::fmt::Debug for PacketSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PacketSocket").field("fd", &self.fd).field("stats", &self.stats).finish_non_exhaustive()
+        f.debug_struct("PacketSocket")
+            .field("fd", &self.fd)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
     }
 }
 
@@ -157,10 +165,12 @@ impl PacketSocket {
     /// Opens a socket on an interface of the calling thread's namespace. An interface that is down is fine.
     ///
     /// # Errors
-    /// [`PacketError`] with the step and: EPERM without CAP_NET_RAW; ENODEV; ENOPROTOOPT if the kernel does not know an option asked for.
+    /// [`PacketError`] with the step and: EPERM without CAP_NET_RAW; ENODEV; ENOPROTOOPT if the kernel does not
+    /// know an option asked for.
     pub fn open(ifindex: u32, config: &PacketConfig) -> Result<PacketSocket, PacketError> {
         let at = |step| move |errno| PacketError { step, errno, ifindex };
-        // Protocol 0: nothing is received before bind, which names the interface. Otherwise frames of all interfaces would queue up meanwhile.
+        // Protocol 0: nothing is received before bind, which names the interface. Otherwise frames of all
+        // interfaces would queue up meanwhile.
         let fd = rustix::net::socket_with(
             AddressFamily::PACKET,
             SocketType::RAW,
@@ -189,7 +199,8 @@ impl PacketSocket {
                 mr_alen: 0,
                 mr_address: [0; 8],
             };
-            set_option(&fd, libc::PACKET_ADD_MEMBERSHIP, &membership).map_err(at("enter promiscuous mode"))?;
+            set_option(&fd, libc::PACKET_ADD_MEMBERSHIP, &membership)
+                .map_err(at("enter promiscuous mode"))?;
         }
         let n = config.max_batch.clamp(1, 1024);
         // SAFETY: `mmsghdr` is a C structure of integers and pointers: all zero is a valid value.
@@ -204,7 +215,8 @@ impl PacketSocket {
         })
     }
 
-    /// Receives up to one batch, frame `i` into `bufs[i]`, and describes it in `out[i]`. Says how many; 0 if none waits, or the interface is down.
+    /// Receives up to one batch, frame `i` into `bufs[i]`, and describes it in `out[i]`. Says how many; 0 if
+    /// none waits, or the interface is down.
     ///
     /// A VLAN tag that was taken out is put back, so such a frame needs 4 bytes more.
     ///
@@ -213,8 +225,8 @@ impl PacketSocket {
     pub fn recv_batch(&mut self, bufs: &[Payload<'_>], out: &mut [Received]) -> io::Result<usize> {
         let n = bufs.len().min(out.len()).min(self.headers.len());
         self.prepare(&bufs[..n], true);
-        // SAFETY: n headers, each of which points to its iovec (the bytes of a live `Payload`, writable shared memory) and its control buffer, as `prepare` set
-        // them; all of them outlive the call.
+        // SAFETY: n headers, each of which points to its iovec (the bytes of a live `Payload`, writable shared
+        // memory) and its control buffer, as `prepare` set them; all of them outlive the call.
         let r = unsafe {
             libc::recvmmsg(
                 self.fd.as_raw_fd(),
@@ -247,7 +259,8 @@ impl PacketSocket {
         while sent.taken < frames.len() {
             let n = (frames.len() - sent.taken).min(self.headers.len());
             self.prepare(&frames[sent.taken..sent.taken + n], false);
-            // SAFETY: n headers, each of which points to its iovec, the bytes of a live `Payload`, which the kernel reads; all outlive the call.
+            // SAFETY: n headers, each of which points to its iovec, the bytes of a live `Payload`, which the
+            // kernel reads; all outlive the call.
             let r = unsafe {
                 libc::sendmmsg(
                     self.fd.as_raw_fd(),
@@ -293,7 +306,8 @@ impl PacketSocket {
     pub fn statistics(&mut self) -> io::Result<PacketStats> {
         let mut now = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
         let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
-        // SAFETY: the option's value is a `struct tpacket_stats` (this socket has no TPACKET_V3 ring), which lives here, with its true size.
+        // SAFETY: the option's value is a `struct tpacket_stats` (this socket has no TPACKET_V3 ring), which
+        // lives here, with its true size.
         let r = unsafe {
             libc::getsockopt(
                 self.fd.as_raw_fd(),
@@ -371,8 +385,8 @@ fn insert_vlan_tag(frame: &mut Received, buf: &Payload<'_>, tpid: u16, tci: u16)
 
 /// The PACKET_AUXDATA of a received message.
 fn auxdata(header: &libc::msghdr) -> Option<libc::tpacket_auxdata> {
-    // SAFETY: `header` was filled by recvmmsg: its control pointer and length are those of a buffer that lives (`PacketSocket::control`), and
-    // the kernel wrote whole control messages there.
+    // SAFETY: `header` was filled by recvmmsg: its control pointer and length are those of a buffer that lives
+    // (`PacketSocket::control`), and the kernel wrote whole control messages there.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !message.is_null() {
         // SAFETY: within the control buffer, as CMSG_FIRSTHDR and CMSG_NXTHDR see to.
@@ -384,7 +398,9 @@ fn auxdata(header: &libc::msghdr) -> Option<libc::tpacket_auxdata> {
             && head.cmsg_len as usize >= wanted
         {
             // SAFETY: the message is long enough for the structure, of which every bit pattern is valid.
-            return Some(unsafe { libc::CMSG_DATA(message).cast::<libc::tpacket_auxdata>().read_unaligned() });
+            return Some(unsafe {
+                libc::CMSG_DATA(message).cast::<libc::tpacket_auxdata>().read_unaligned()
+            });
         }
         // SAFETY: as for CMSG_FIRSTHDR.
         message = unsafe { libc::CMSG_NXTHDR(header, message) };

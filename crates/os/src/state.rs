@@ -81,7 +81,7 @@ pub struct SyncLine {
 pub struct JournalLine {
     /// Generation of the far port; 0: nothing under way.
     pub generation: AtomicU32,
-    /// Index of the far port and ring: port in the low half.
+    /// Index of the far port in the low 8 bits, of its ring above them.
     pub far: AtomicU32,
     /// Its `hwtail` afterwards.
     pub far_tail: AtomicU32,

@@ -6,11 +6,12 @@
 //! socket  XskSocket: registers, binds, tells statistics.                    the broker (CAP_NET_RAW)
 //! ```
 //!
-//! Socket and rings are separate on purpose: the broker binds the socket and hands its fd to an unprivileged process, which maps the rings itself.
-//! For the same reason no counter is kept outside of the rings: whoever holds the fd next goes on where the last one stopped.
+//! Socket and rings are separate on purpose: the broker binds the socket and hands its fd to an unprivileged
+//! process, which maps the rings itself. For the same reason no counter is kept outside of the rings: whoever
+//! holds the fd next goes on where the last one stopped.
 //!
-//! Who runs a ring: **one process and thread at a time** per ring (the kernel document: single producer, single consumer). A breach of that loses or
-//! doubles frames; it never breaks memory safety here.
+//! Who runs a ring: **one process and thread at a time** per ring (the kernel document: single producer, single
+//! consumer). A breach of that loses or doubles frames; it never breaks memory safety here.
 //!
 //! Source: kernel document networking/af_xdp; linux/if_xdp.h; kernel net/xdp.
 

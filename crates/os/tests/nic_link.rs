@@ -120,15 +120,23 @@ fn work_in_another_namespace_leaves_the_caller_where_it_is() {
     in_namespace("work_in_another_namespace", || {
         let name = format!("rwos{}", std::process::id());
         sh(&format!("ip netns add {name}"));
+        let _cleanup = DeleteNetns(name.clone());
         let ns = std::fs::File::open(format!("/run/netns/{name}")).unwrap();
         let in_there = with_netns(ns.as_fd(), || {
-            sh("ip link add inner type dummy");
+            sh("ip link add inner type bridge");
             Link::by_name("inner").map(|l| l.kind)
         });
-        sh(&format!("ip netns del {name}"));
-        assert_eq!(in_there.unwrap().unwrap().as_deref(), Some("dummy"));
+        assert_eq!(in_there.unwrap().unwrap().as_deref(), Some("bridge"));
         assert!(Link::by_name("inner").is_err());
         let file = std::fs::File::open("/dev/null").unwrap();
         assert!(with_netns(file.as_fd(), || ()).is_err());
     });
+}
+
+struct DeleteNetns(String);
+
+impl Drop for DeleteNetns {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use ringway_os::link::Link;
 
-/// Runs a test in a thread with a new network namespace, which vanishes with it. Prints SKIP if that is not permitted.
+/// Runs a test in a thread with a new network namespace, which vanishes with it. Prints SKIP if that is not
+/// permitted.
 pub fn in_namespace(test: &str, body: impl FnOnce() + Send) {
     std::thread::scope(|s| {
         let helper = s.spawn(move || {

@@ -63,7 +63,7 @@ struct Block {
 
 impl Block {
     fn new(offset: u64, length: u32, what: &'static str) -> Result<Block, CaptureError> {
-        if length < FRAME_BYTES || length % 4 != 0 {
+        if length < FRAME_BYTES || !length.is_multiple_of(4) {
             return Err(CaptureError::BadLength { offset, what: "block length", value: length });
         }
         Ok(Block { offset, what, length, left: length - FRAME_BYTES })

@@ -84,7 +84,9 @@ impl Latch {
                 let waited = self.done.wait_timeout_while(left, timeout, |left| *left > 0);
                 *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
             }
-            None => *self.done.wait_while(left, |left| *left > 0).unwrap_or_else(PoisonError::into_inner) == 0,
+            None => {
+                *self.done.wait_while(left, |left| *left > 0).unwrap_or_else(PoisonError::into_inner) == 0
+            }
         }
     }
 }

@@ -294,7 +294,7 @@ pub trait Backend {
     /// What is opened.
     type Device: Device;
 
-    /// Opens a port.
+    /// Opens a port; it takes virtio-net headers if the port has them (`NR_ACCEPT_VNET_HDR`).
     ///
     /// # Errors
     /// One line for the user: what, why, what to do.

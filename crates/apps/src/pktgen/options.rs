@@ -15,11 +15,21 @@ const TABLE: [Row; 34] = [
     ('i', "interface", "PORT", "Port: netmap:NAME, valeX:NAME, an interface name, or null"),
     ('f', "function", "FUNC", "What to do: rx, tx, ping, pong, txseq or rxseq [default: rx]"),
     ('n', "count", "COUNT", "Packets to move, 0: no end [default: 0]"),
-    ('l', "size", "BYTES", "Frame size without CRC; given twice: the smallest of a random range [default: 60]"),
+    (
+        'l',
+        "size",
+        "BYTES",
+        "Frame size without CRC; given twice: the smallest of a random range [default: 60]",
+    ),
     ('b', "burst", "COUNT", "Most packets in one round of a ring [default: 512; ping and pong 1]"),
     ('4', "ipv4", "", "Use IPv4 (the default)"),
     ('6', "ipv6", "", "Use IPv6"),
-    ('d', "dst-ip", "RANGE", "Destination: ADDR[:PORT][-ADDR[:PORT]]; IPv6: [GROUP@]ADDR or [GROUP@][ADDR]:PORT"),
+    (
+        'd',
+        "dst-ip",
+        "RANGE",
+        "Destination: ADDR[:PORT][-ADDR[:PORT]]; IPv6: [GROUP@]ADDR or [GROUP@][ADDR]:PORT",
+    ),
     ('s', "src-ip", "RANGE", "Source, like the destination"),
     ('D', "dst-mac", "MAC", "Destination MAC address [default: ff:ff:ff:ff:ff:ff]"),
     ('S', "src-mac", "MAC", "Source MAC address [default: the interface's]"),
@@ -44,7 +54,12 @@ const TABLE: [Row; 34] = [
     ('A', "averages", "", "Show mean and deviation of the last rates"),
     ('B', "framing", "", "Count the 24 bytes of framing of each packet in the bandwidth"),
     ('C', "config", "CONFIG", "TX_SLOTS[,RX_SLOTS[,TX_RINGS[,RX_RINGS]]] (deprecated: use PORT@conf:..)"),
-    ('o', "options", "MASK", "Bits: 1 prefetch, 2 access, 4 copy, 8 memcpy, 16 ts, 32 indirect, 64 dump, 256 rubbish, 512 and 1024 random source and destination, 2048 averages, 4096 checksums with random sizes"),
+    (
+        'o',
+        "options",
+        "MASK",
+        "Bits: 1 prefetch, 2 access, 4 copy, 8 memcpy, 16 ts, 32 indirect, 64 dump, 256 rubbish, 512 and 1024 random source and destination, 2048 averages, 4096 checksums with random sizes",
+    ),
 ];
 
 /// One option as given.
@@ -72,9 +87,9 @@ fn command() -> Command {
         .disable_version_flag(true)
         .max_term_width(100);
     for (letter, long, value, help) in TABLE {
-        let arg = Arg::new(letter.to_string()).short(letter).long(long).help(help);
+        let arg = Arg::new(long).short(letter).long(long).help(help);
         command = command.arg(if value.is_empty() {
-            arg.action(ArgAction::Count)
+            arg.action(ArgAction::SetTrue).overrides_with(long)
         } else {
             arg.action(ArgAction::Append).value_name(value).allow_hyphen_values(true)
         });
@@ -95,16 +110,15 @@ pub fn usage() -> String {
 pub fn split(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Vec<Given>, BadOption> {
     let matches = command().try_get_matches_from(args).map_err(|error| bad_option(&error))?;
     let mut given = Vec::new();
-    for (letter, _, value, _) in TABLE {
-        let id = letter.to_string();
-        if matches.value_source(&id) != Some(ValueSource::CommandLine) {
+    for (letter, id, value, _) in TABLE {
+        if matches.value_source(id) != Some(ValueSource::CommandLine) {
             continue;
         }
-        let places = matches.indices_of(&id).into_iter().flatten();
+        let places = matches.indices_of(id).into_iter().flatten();
         if value.is_empty() {
             given.extend(places.last().map(|at| (at, Given { letter, value: String::new() })));
         } else {
-            let values = matches.get_many::<String>(&id).into_iter().flatten().cloned();
+            let values = matches.get_many::<String>(id).into_iter().flatten().cloned();
             given.extend(places.zip(values).map(|(at, value)| (at, Given { letter, value })));
         }
     }

@@ -1,6 +1,6 @@
 //! Steps the addresses of a frame through the ranges of `-s` and `-d`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Frame, Rng};
 use crate::addr::{AddrRange, IpRange};
@@ -42,7 +42,7 @@ impl End {
         let (ip, group, first, last): (IpAddr, _, _, _) = match &range.addr {
             AddrRange::V4(addrs) => (Ipv4Addr::from(*addrs.start()).into(), 0, *addrs.start(), *addrs.end()),
             AddrRange::V6 { base, group, words, .. } => {
-                (Ipv6Addr::from(*base).into(), *group, u32::from(*words.start()), u32::from(*words.end()))
+                ((*base).into(), *group, u32::from(*words.start()), u32::from(*words.end()))
             }
         };
         let first_socket = SocketAddr::new(ip, *range.ports.start());

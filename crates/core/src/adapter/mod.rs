@@ -2,7 +2,7 @@
 //!
 //! The engine alone runs prologue and finalize (`crate::kring`): no driver can forget them.
 
-use crate::kring::Kring;
+use crate::kring::{Kring, RingHandle};
 use std::os::fd::BorrowedFd;
 
 pub mod null;
@@ -38,6 +38,10 @@ pub trait RingDriver: Send {
     /// # Errors
     /// [`SyncError`]; the kring then says how far it came.
     fn sync(&mut self, kring: &mut Kring<'_>, flags: SyncFlags) -> Result<(), SyncError>;
+
+    /// After the owner announced its sleep: true if the far side has moved so far that `wanted` slots are the owner's, or would be
+    /// after a sync. The look that closes the race with a waker that looked before the announcement.
+    fn moved_since(&self, handle: &RingHandle, wanted: u32) -> bool;
 
     /// What to wait on, besides the port's doorbell, before another `sync` can make progress.
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -3,7 +3,7 @@
 //! Source: semantics.md 23; `sys/dev/netmap/netmap_null.c`.
 
 use super::{RingDriver, SyncError, SyncFlags};
-use crate::kring::Kring;
+use crate::kring::{Kring, RingHandle};
 
 /// TX accepts and never sends, RX never receives; both succeed.
 #[derive(Debug)]
@@ -12,5 +12,9 @@ pub struct Null;
 impl RingDriver for Null {
     fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
         Ok(())
+    }
+
+    fn moved_since(&self, _handle: &RingHandle, _wanted: u32) -> bool {
+        false
     }
 }

@@ -12,7 +12,7 @@
 //! Source: semantics.md 21; `sys/dev/netmap/netmap_pipe.c`.
 
 use super::{RingDriver, SyncError, SyncFlags};
-use crate::kring::{Kring, distance, next, prev};
+use crate::kring::{Kring, RingHandle, distance, next, prev};
 use crate::layout::RingShared;
 use crate::stats::{Stat, add};
 use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG};
@@ -145,6 +145,13 @@ impl RingDriver for PipeTx {
         }
         Ok(())
     }
+
+    fn moved_since(&self, handle: &RingHandle, wanted: u32) -> bool {
+        let n = handle.num_slots();
+        let (sent, released) =
+            (handle.shared.state.owner.hwcur.load(), self.peer.state.owner.hwcur.load_after_announce());
+        sent >= n || released >= n || n - 1 - distance(n, released, sent) >= wanted
+    }
 }
 
 /// Sends slot `k` through the records.
@@ -262,6 +269,13 @@ impl RingDriver for PipeRx {
         add(state, Stat::Bytes, bytes);
         state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
         Ok(())
+    }
+
+    fn moved_since(&self, handle: &RingHandle, wanted: u32) -> bool {
+        let n = handle.num_slots();
+        let (head, sent) =
+            (handle.shared.state.owner.hwcur.load(), self.peer.state.owner.hwcur.load_after_announce());
+        head >= n || sent >= n || distance(n, head, sent) >= wanted
     }
 }
 

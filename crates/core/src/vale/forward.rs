@@ -12,12 +12,14 @@ use super::lists::Scratch;
 use super::mac_table::{self, MAC_GROUP, MAC_MASK, Place, tag_of};
 use super::{FarRing, Known, Peer, PeerTable, Seat, others};
 use crate::adapter::{RingDriver, SyncError, SyncFlags};
-use crate::kring::{Kring, distance, forward, prev};
+use crate::kring::{Kring, RingHandle, distance, forward, prev};
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_abi::ring::{FIRST_BUF_IDX, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN};
-use ringway_os::bytes::prefetch_write;
+use ringway_os::bytes::{BufsView, prefetch_write};
+use ringway_os::ring::Slot;
 use ringway_os::state::{RingState, SWITCH_PORTS, SwitchPage};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ pub(super) const CHUNK_SLOTS: u32 = 256;
 const DESC_AHEAD: usize = 32;
 /// Slots ahead whose buffer is asked for.
 const BUF_AHEAD: usize = 32;
+/// Slots ahead whose frame is asked for in the cache, for reading.
+const SRC_AHEAD: usize = 12;
 /// An Ethernet header.
 pub(super) const ETH_HEADER_BYTES: u16 = 14;
 /// Times a sender gives way to a full receiver, in one sync.
@@ -81,6 +85,7 @@ enum Stop {
 pub(super) struct Open<'p> {
     pub peer: &'p Peer,
     pub ring: &'p FarRing,
+    ring_index: u16,
     pub n: u32,
     start: u32,
     pub tail: u32,
@@ -127,7 +132,7 @@ impl ValeTx {
         let mut tally = Tally::default();
 
         // The first packets, until one names a destination that we can open.
-        let (port, mut last_dst) = loop {
+        let (port, last_dst) = loop {
             if at == end {
                 commit_only(kring, at, &mut tally);
                 return Ok(Stop::End);
@@ -185,12 +190,36 @@ impl ValeTx {
                 return Ok(Stop::Rest);
             }
         };
-        let far_bufs = &peer.bufs;
         let (desc, mirror) = (&open.ring.shared.desc[..], &open.ring.shared.mirror[..]);
         let mut yields = self.yields;
         let mut stop = Stop::End;
+        let mut lane = Lane {
+            src: bufs.view(),
+            far: peer.bufs.view(),
+            max_extra: buf_size.min(peer.bufs.buf_size()) - u32::from(ETH_HEADER_BYTES),
+            last_dst,
+            place: place_of(peer, ring, self.ring_index),
+            learner,
+        };
 
         while at != end {
+            // As many as can be forwarded in one go, then one that needs a closer look.
+            let straight = if end > at { end } else { n } - at;
+            let count = straight.min(n - open.tail).min(open.space);
+            if count > 0 {
+                let (from, to) = (at as usize, open.tail as usize);
+                let runs = (slots.get(from..), desc.get(to..), mirror.get(to..));
+                let (Some(slots), Some(desc), Some(mirror)) = runs else { break };
+                let (done, bytes) = lane.forward(slots, desc, mirror, count as usize);
+                at = forward(n, at, done);
+                open.pushed(done);
+                tally.packets += done;
+                tally.delivered += done;
+                tally.bytes += bytes;
+                if done == count {
+                    continue;
+                }
+            }
             let Some(slot) = slots.get(at as usize) else { break };
             let word = slot.load();
             if word.flags() & (NS_MOREFRAG | NS_INDIRECT) != 0 {
@@ -198,64 +227,49 @@ impl ValeTx {
                 break;
             }
             let len = word.len();
-            let next_at = if at + 1 == n { 0 } else { at + 1 };
-            let Some((w0, w1)) = bufs.first_words(word.buf_idx()).filter(|_| {
-                len >= ETH_HEADER_BYTES && u32::from(len) <= buf_size && word.buf_idx() >= FIRST_BUF_IDX
-            }) else {
-                tally.packets += 1;
-                tally.bytes += u32::from(len);
-                let short = len < ETH_HEADER_BYTES
-                    && word.buf_idx() >= FIRST_BUF_IDX
-                    && word.buf_idx() < bufs.count();
-                drop_packets(state, if short { Drop::Short } else { Drop::BadSlot }, 1);
-                at = next_at;
-                continue;
-            };
-            learner.see(w0, w1, word.flags());
-            let dst = w0 & MAC_MASK;
-            if dst != last_dst {
-                match resolve(seat, self.ring_index, dst, &self.cache) {
-                    Target::One { port: p, ring: r } if p == port && r == ring => last_dst = dst,
-                    Target::Drop(reason) => {
-                        tally.packets += 1;
-                        tally.bytes += u32::from(len);
-                        drop_packets(state, reason, 1);
-                        at = next_at;
-                        continue;
-                    }
-                    _ => {
-                        stop = Stop::Rest;
-                        break;
+            let verdict = if word.buf_idx() < FIRST_BUF_IDX || u32::from(len) > buf_size {
+                Some(Drop::BadSlot)
+            } else if let Some((w0, w1)) = bufs.first_words(word.buf_idx()) {
+                if len < ETH_HEADER_BYTES {
+                    Some(Drop::Short)
+                } else {
+                    lane.learner.see(w0, w1, word.flags());
+                    let dst = w0 & MAC_MASK;
+                    match resolve(seat, self.ring_index, dst, &self.cache) {
+                        Target::One { port: p, ring: r } if p == port && r == ring => {
+                            lane.last_dst = dst;
+                            None
+                        }
+                        Target::Drop(reason) => Some(reason),
+                        _ => {
+                            stop = Stop::Rest;
+                            break;
+                        }
                     }
                 }
-            }
-            if open.space == 0 && !open.make_room(kring, at, &mut tally, &mut yields) {
-                tally.packets += 1;
-                tally.bytes += u32::from(len);
-                drop_packets(state, Drop::ReceiverFull, 1);
-                at = next_at;
-                continue;
-            }
-            let tail = open.tail as usize;
-            if let Some(ahead) = desc.get(tail + DESC_AHEAD)
-                && tail.is_multiple_of(16)
-            {
-                prefetch_write(ahead);
-            }
-            if let Some(ahead) = mirror.get(tail + BUF_AHEAD) {
-                far_bufs.prefetch_write(ahead.load(Relaxed));
-            }
-            let (Some(d), Some(m)) = (desc.get(tail), mirror.get(tail)) else { break };
+            } else {
+                Some(Drop::BadSlot)
+            };
+            let verdict = verdict.or_else(|| {
+                if open.space == 0 && !open.make_room(kring, at, &mut tally, &mut yields) {
+                    return Some(Drop::ReceiverFull);
+                }
+                let to = open.tail as usize;
+                let (Some(d), Some(m)) = (desc.get(to), mirror.get(to)) else { return Some(Drop::BadSlot) };
+                if !bufs.copy_frame(word.buf_idx(), &peer.bufs, m.load(Relaxed), usize::from(len)) {
+                    return Some(Drop::BadSlot);
+                }
+                d.store(u32::from(len) | ONE_SLOT, Relaxed);
+                open.push();
+                None
+            });
             tally.packets += 1;
             tally.bytes += u32::from(len);
-            if bufs.copy_frame(word.buf_idx(), far_bufs, m.load(Relaxed), usize::from(len)) {
-                d.store(u32::from(len) | ONE_SLOT, Relaxed);
-                tally.delivered += 1;
-                open.push();
-            } else {
-                drop_packets(state, Drop::BadSlot, 1);
+            match verdict {
+                None => tally.delivered += 1,
+                Some(reason) => drop_packets(state, reason, 1),
             }
-            at = next_at;
+            at = forward(n, at, 1);
         }
         open.finish(kring, at, &mut tally);
         self.yields = yields;
@@ -283,6 +297,11 @@ impl RingDriver for ValeTx {
         kring.hwtail = prev(n, kring.rhead);
         kring.handle.shared.state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
         Ok(())
+    }
+
+    /// A switch takes everything at once: there is nothing to wait for.
+    fn moved_since(&self, _handle: &RingHandle, _wanted: u32) -> bool {
+        true
     }
 }
 
@@ -346,10 +365,9 @@ fn resolve(seat: &Seat, ring_index: u16, dst: u64, cache: &[Option<Arc<Peer>>]) 
         if place.port == seat.index {
             return Target::Drop(Drop::ToSelf);
         }
-        // The same ring index there, modulo its number of rings. Not known before the peer is mapped: then the ring
-        // index does not matter yet, for the sync begins anew.
+        // Not known before the peer is mapped: then the ring index does not matter yet, for the sync begins anew.
         let rings = cache[usize::from(place.port)].as_ref().map_or(1, |p| p.rings.len() as u16);
-        return Target::One { port: place.port, ring: if rings < 2 { 0 } else { ring_index % rings } };
+        return Target::One { port: place.port, ring: ring_of(ring_index, rings) };
     }
     let mut others = others(page, seat.index);
     match (others.next(), others.next()) {
@@ -363,6 +381,90 @@ fn resolve(seat: &Seat, ring_index: u16, dst: u64, cache: &[Option<Arc<Peer>>]) 
 fn is_alive(page: &SwitchPage, place: Place) -> bool {
     let generation = page.generations[usize::from(place.port)].load(Relaxed);
     generation != 0 && tag_of(generation) == place.tag
+}
+
+/// What an entry of the MAC table says (`Place::bits`) of addresses that go to ring `ring` of `peer`; 0, which no entry
+/// says, if those go to another ring.
+fn place_of(peer: &Peer, ring: u16, ring_index: u16) -> u64 {
+    let rings = peer.rings.len() as u16;
+    if ring_of(ring_index, rings) == ring {
+        Place { port: peer.index, tag: tag_of(peer.generation) }.bits()
+    } else {
+        0
+    }
+}
+
+/// The same ring index at the receiver, modulo its number of rings.
+#[inline]
+fn ring_of(ring_index: u16, rings: u16) -> u16 {
+    if rings < 2 { 0 } else { ring_index % rings }
+}
+
+/// The innermost loop of the switch: plain packets from one ring to one other, with all that it looks at in registers.
+struct Lane<'s> {
+    src: BufsView<'s>,
+    far: BufsView<'s>,
+    /// Most bytes of a frame beyond an Ethernet header.
+    max_extra: u32,
+    /// An address that goes this way.
+    last_dst: u64,
+    /// What the MAC table says of others that do.
+    place: u64,
+    learner: Learner<'s>,
+}
+
+impl Lane<'_> {
+    /// Forwards packets from the start of `slots` to the start of `desc` and `mirror`, `count` at most, up to the first that needs a closer
+    /// look. Beyond `count` the arrays are only looked at ahead. Returns how many packets, and their bytes.
+    #[inline(never)]
+    fn forward(
+        &mut self,
+        slots: &[Slot],
+        desc: &[AtomicU32],
+        mirror: &[AtomicU32],
+        count: usize,
+    ) -> (u32, u32) {
+        let (src, far, max_extra, place) = (self.src, self.far, self.max_extra, self.place);
+        let mut bytes = 0;
+        let mut done = 0;
+        for ((slot, d), m) in slots.iter().zip(desc).zip(mirror).take(count) {
+            if let Some(ahead) = slots.get(done + SRC_AHEAD) {
+                src.prefetch_read(ahead.load().buf_idx());
+            }
+            if let Some(ahead) = mirror.get(done + BUF_AHEAD) {
+                far.prefetch_write(ahead.load(Relaxed));
+            }
+            if done.is_multiple_of(16)
+                && let Some(ahead) = desc.get(done + DESC_AHEAD)
+            {
+                prefetch_write(ahead);
+            }
+            let word = slot.load();
+            let len = u32::from(word.len());
+            if word.flags() & (NS_MOREFRAG | NS_INDIRECT) != 0
+                || len.wrapping_sub(ETH_HEADER_BYTES.into()) > max_extra
+                || word.buf_idx() < FIRST_BUF_IDX
+            {
+                break;
+            }
+            let Some((w0, w1)) = src.first_words(word.buf_idx()) else { break };
+            let dst = w0 & MAC_MASK;
+            if dst != self.last_dst {
+                if dst & MAC_GROUP != 0 || mac_table::find(self.learner.page, dst) >> 48 != place {
+                    break;
+                }
+                self.last_dst = dst;
+            }
+            self.learner.see(w0, w1, word.flags());
+            if !src.copy_frame(word.buf_idx(), far, m.load(Relaxed), len as usize) {
+                break;
+            }
+            d.store(len | ONE_SLOT, Relaxed);
+            bytes += len;
+            done += 1;
+        }
+        (done as u32, bytes)
+    }
 }
 
 /// Learns the source addresses of a sync's packets.
@@ -382,12 +484,24 @@ impl<'s> Learner<'s> {
     #[inline]
     pub fn see(&mut self, w0: u64, w1: u64, flags: u16) {
         let src = w0 >> 48 | (w1 & 0xffff_ffff) << 16;
-        if src != self.last && src & MAC_GROUP == 0 && flags & NS_NO_LEARN == 0 {
+        if src != self.last {
+            self.see_new(src, flags);
+        }
+    }
+
+    #[inline]
+    fn see_new(&mut self, src: u64, flags: u16) {
+        if src & MAC_GROUP == 0 && flags & NS_NO_LEARN == 0 {
             self.last = src;
-            if mac_table::lookup(self.page, src) != Some(self.place) {
-                mac_table::learn(self.page, src, self.place, |p| is_alive(self.page, p));
+            if mac_table::find(self.page, src) >> 48 != self.place.bits() {
+                self.learn(src);
             }
         }
+    }
+
+    #[cold]
+    fn learn(&self, src: u64) {
+        mac_table::learn(self.page, src, self.place, |p| is_alive(self.page, p));
     }
 }
 
@@ -431,7 +545,8 @@ impl<'p> Open<'p> {
             line.lock.unlock(me);
             return Err(Closed::Drop(reason));
         }
-        let mut open = Open { peer, ring: far, n, start: tail, tail, head, locked: true, space: 0 };
+        let mut open =
+            Open { peer, ring: far, ring_index: ring, n, start: tail, tail, head, locked: true, space: 0 };
         open.space = n - 1 - distance(n, head, tail);
         if open.space < CHUNK_SLOTS {
             open.look();
@@ -451,8 +566,14 @@ impl<'p> Open<'p> {
     /// One slot has been filled.
     #[inline]
     pub fn push(&mut self) {
-        self.tail = if self.tail + 1 == self.n { 0 } else { self.tail + 1 };
-        self.space -= 1;
+        self.pushed(1);
+    }
+
+    /// `count` slots have been filled.
+    #[inline]
+    fn pushed(&mut self, count: u32) {
+        self.tail = forward(self.n, self.tail, count);
+        self.space -= count;
     }
 
     /// The ring is full: tells the receiver what is there, and gives way a few times. True if there is room now.
@@ -518,7 +639,7 @@ impl<'p> Open<'p> {
         }
         let line = &self.ring.senders.senders;
         let journal = &state.journal;
-        journal.far.store(u32::from(self.peer.index), Relaxed);
+        journal.far.store(u32::from(self.peer.index) | u32::from(self.ring_index) << 8, Relaxed);
         journal.far_tail.store(self.tail, Relaxed);
         journal.position.store(at, Relaxed);
         journal.packets.store(tally.packets, Relaxed);

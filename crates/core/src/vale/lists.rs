@@ -194,7 +194,7 @@ impl ValeTx {
             let slots = ends.map_or(rest.len(), |i| i + 1);
             let packet = &rest[..slots];
             let skip = std::mem::replace(&mut scratch.skipping, cut && ends.is_none());
-            let bytes = packet.iter().map(|w| u32::from(w.len())).sum();
+            let bytes: u32 = packet.iter().map(|w| u32::from(w.len())).sum();
             let target = if skip {
                 None // The tail of a packet that was counted before.
             } else if slots > NETMAP_MAX_FRAGS {

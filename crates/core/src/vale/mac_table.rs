@@ -7,7 +7,7 @@
 //!
 //! Addresses are the first six bytes of a frame in memory order, in the low bits of a word.
 
-use ringway_os::state::{MAC_SETS, MacSet, SwitchPage};
+use ringway_os::state::{MAC_SETS, MAC_WAYS, MacSet, SwitchPage};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Bits of an address in a word.
@@ -24,6 +24,14 @@ pub struct Place {
     pub tag: u8,
 }
 
+impl Place {
+    /// Port and tag as an entry has them in its upper 16 bits. Never 0.
+    #[inline]
+    pub(super) fn bits(self) -> u64 {
+        u64::from(self.port) | u64::from(self.tag) << 8
+    }
+}
+
 /// The tag of a generation: its low bits, never 0.
 #[inline]
 #[must_use]
@@ -31,34 +39,61 @@ pub fn tag_of(generation: u32) -> u8 {
     (generation % 255) as u8 + 1
 }
 
+/// A multiplicative hash; the top bits are the good ones.
+#[inline]
+fn hash(mac: u64) -> u64 {
+    mac.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 #[inline]
 fn set_of(page: &SwitchPage, mac: u64) -> &MacSet {
-    // A multiplicative hash; the top bits are the good ones.
-    let hash = mac.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - MAC_SETS.ilog2());
-    &page.macs[hash as usize % MAC_SETS]
+    let set = hash(mac) >> (64 - MAC_SETS.ilog2());
+    &page.macs[set as usize % MAC_SETS]
+}
+
+/// The place in its set where an address is looked for first, and put if it is free: so nearly all look-ups end after one
+/// comparison, and the processor predicts that.
+#[inline]
+fn first_way(mac: u64) -> usize {
+    (hash(mac) >> (64 - MAC_SETS.ilog2() - MAC_WAYS.ilog2())) as usize % MAC_WAYS
+}
+
+/// The entry of `mac`, 0 if there is none. Its upper 16 bits are [`Place::bits`].
+#[inline(always)]
+pub(super) fn find(page: &SwitchPage, mac: u64) -> u64 {
+    let set = set_of(page, mac);
+    let e = set.0[first_way(mac)].load(Relaxed);
+    if e & MAC_MASK == mac && e != 0 { e } else { find_elsewhere(set, mac) }
+}
+
+#[inline(never)]
+fn find_elsewhere(set: &MacSet, mac: u64) -> u64 {
+    set.0.iter().map(|e| e.load(Relaxed)).find(|e| e & MAC_MASK == mac && *e != 0).unwrap_or(0)
 }
 
 /// Where `mac` was last seen. The entry may be that of a port that has left: compare its tag.
 #[inline]
 #[must_use]
 pub fn lookup(page: &SwitchPage, mac: u64) -> Option<Place> {
-    let set = set_of(page, mac);
-    for entry in &set.0 {
-        let e = entry.load(Relaxed);
-        if e & MAC_MASK == mac && e != 0 {
-            return Some(Place { port: (e >> 48) as u8, tag: (e >> 56) as u8 });
-        }
-    }
-    None
+    let e = find(page, mac);
+    (e != 0).then_some(Place { port: (e >> 48) as u8, tag: (e >> 56) as u8 })
+}
+
+/// Asks for the line of `mac` in the cache.
+#[inline(always)]
+pub(super) fn prefetch(page: &SwitchPage, mac: u64) {
+    ringway_os::bytes::prefetch_read(set_of(page, mac));
 }
 
 /// Remembers that `mac` was seen at `place`. `alive` tells whether an entry's port still exists.
 pub fn learn(page: &SwitchPage, mac: u64, place: Place, alive: impl Fn(Place) -> bool) {
     let set = set_of(page, mac);
-    let entry = mac | u64::from(place.port) << 48 | u64::from(place.tag) << 56;
+    let entry = mac | place.bits() << 48;
     let mut free = None;
     let mut found = false;
-    for (i, e) in set.0.iter().enumerate() {
+    let first = first_way(mac);
+    for i in (0..MAC_WAYS).map(|i| (first + i) % MAC_WAYS) {
+        let e = &set.0[i];
         let old = e.load(Relaxed);
         if old != 0 && old & MAC_MASK == mac {
             // Two senders may have inserted one address at once: keep the first entry only.

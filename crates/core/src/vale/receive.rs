@@ -1,11 +1,12 @@
 //! rxsync of a switch port: what the senders left becomes slots.
 
 use crate::adapter::{RingDriver, SyncError, SyncFlags};
-use crate::kring::{Kring, distance};
+use crate::kring::{Kring, RingHandle, distance};
 use crate::stats::{Stat, add};
 use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG};
 use ringway_os::bytes::prefetch_read;
-use ringway_os::ring::SlotWord;
+use ringway_os::ring::{Slot, SlotWord};
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// How many descriptors ahead are asked for in the cache.
@@ -33,12 +34,8 @@ impl RingDriver for ValeRx {
                 };
                 for (slot, idx) in run.iter().zip(run_mirror) {
                     let word = slot.load();
-                    let buf = kring.handle.valid_buf(word);
-                    if idx.load(Relaxed) != buf {
-                        idx.store(buf, Relaxed);
-                    }
-                    if word.flags() & NS_BUF_CHANGED != 0 {
-                        slot.store(SlotWord::new(word.buf_idx(), word.len(), word.flags() & !NS_BUF_CHANGED));
+                    if idx.load(Relaxed) != word.buf_idx() || word.flags() & NS_BUF_CHANGED != 0 {
+                        take_buffer(kring.handle, slot, word, idx);
                     }
                 }
                 at = if stop == n { 0 } else { stop };
@@ -84,5 +81,21 @@ impl RingDriver for ValeRx {
         add(state, Stat::Bytes, bytes);
         state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
         Ok(())
+    }
+
+    fn moved_since(&self, handle: &RingHandle, wanted: u32) -> bool {
+        let state = &*handle.shared.state;
+        let n = handle.num_slots();
+        let (head, tail) = (state.owner.hwcur.load(), state.producer.hwtail.load_after_announce());
+        head >= n || tail >= n || distance(n, head, tail) >= wanted
+    }
+}
+
+/// The client has put another buffer into a slot that it released. What is no buffer becomes the dummy, in the mirror.
+#[cold]
+fn take_buffer(handle: &RingHandle, slot: &Slot, word: SlotWord, idx: &AtomicU32) {
+    idx.store(handle.valid_buf(word), Relaxed);
+    if word.flags() & NS_BUF_CHANGED != 0 {
+        slot.store(SlotWord::new(word.buf_idx(), word.len(), word.flags() & !NS_BUF_CHANGED));
     }
 }

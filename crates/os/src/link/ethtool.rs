@@ -1,4 +1,5 @@
-//! What the ethtool ioctl tells. All questions are optional: a driver answers EOPNOTSUPP to what it does not know.
+//! What the ethtool ioctl tells. All questions are optional: a driver answers EOPNOTSUPP to what it does not
+//! know.
 //!
 //! Source: linux/ethtool.h, linux/sockios.h (SIOCETHTOOL), netdevice(7).
 
@@ -23,8 +24,8 @@ const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETH_FLAG_LRO: u32 = 1 << 15;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
-/// Sizes of a device's rings in descriptors, as the driver tells them (`struct ethtool_ringparam`). They may be 0 or no power of
-/// two; values below 3 mean nothing.
+/// Sizes of a device's rings in descriptors, as the driver tells them (`struct ethtool_ringparam`). They may be
+/// 0 or no power of two; values below 3 mean nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RingParams {
     /// Receive ring, now.
@@ -38,7 +39,8 @@ pub struct RingParams {
 }
 
 bitflags::bitflags! {
-    /// Offloads that disturb programs which want frames as they are on the wire. Names as `ethtool -K` takes them.
+    /// Offloads that disturb programs which want frames as they are on the wire. Names as `ethtool -K` takes
+    /// them.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct Offloads: u32 {
         /// The stack merges received segments: frames above the MTU.
@@ -78,8 +80,8 @@ impl Offloads {
 }
 
 /// # Safety
-/// The type must be `repr(C)` of integers only, start with the command word, and be as large as the structure that the kernel
-/// writes for each command that it is used with.
+/// The type must be `repr(C)` of integers only, start with the command word, and be as large as the structure
+/// that the kernel writes for each command that it is used with.
 unsafe trait Command {}
 
 /// `struct ethtool_value`
@@ -164,8 +166,8 @@ impl Ethtool {
             ifr_name: self.name,
             ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut *command).cast() },
         };
-        // SAFETY: SIOCETHTOOL takes a `struct ifreq` whose data points to the command structure. Both live here, and the kernel writes
-        // no more than the structure of the command (contract of `Command`).
+        // SAFETY: SIOCETHTOOL takes a `struct ifreq` whose data points to the command structure. Both live
+        // here, and the kernel writes no more than the structure of the command (contract of `Command`).
         let r = unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
         if r < 0 { Err(last_errno()) } else { Ok(()) }
     }

@@ -49,8 +49,8 @@ struct State {
 
 /// Tells what changes about the interfaces of the namespace in which it was opened.
 ///
-/// The kernel reports states, not changes: the monitor remembers the last state of each interface and reports the difference,
-/// so an overrun of its queue costs intermediate steps, never the outcome.
+/// The kernel reports states, not changes: the monitor remembers the last state of each interface and reports
+/// the difference, so an overrun of its queue costs intermediate steps, never the outcome.
 ///
 /// Poll its fd for reading, then call [`LinkMonitor::events`] once: it empties the queue.
 ///
@@ -109,14 +109,18 @@ impl LinkMonitor {
             let known = &mut self.known;
             let got = self.socket.receive(RecvFlags::empty(), |answer| match answer {
                 Answer::Link(msg) => {
-                    seen.push(msg.ifindex);
+                    // Older notifications, still queued, prove nothing.
+                    if msg.dumped {
+                        seen.push(msg.ifindex);
+                    }
                     absorb(known, msg, events);
                 }
                 Answer::Error(errno) => end = Some(Err(errno.into())),
                 Answer::Done => end = Some(Ok(())),
             });
             match got {
-                // News were lost during the dump. The dump itself goes on with the next recv; then another round is due.
+                // News were lost during the dump. The dump itself goes on with the next recv; then another
+                // round is due.
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => overrun = true,
                 other => other?,
             }

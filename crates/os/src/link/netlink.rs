@@ -20,6 +20,7 @@ const RTM_GETLINK: u16 = 18;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_MULTI: u16 = 0x2;
 const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_HDRLEN: usize = 16;
 /// `struct ifinfomsg`: family 1, pad 1, type 2, index 4, flags 4, change 4.
@@ -50,6 +51,8 @@ const RECV_BUF_LEN: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct LinkMsg {
     pub removed: bool,
+    /// Part of the answer to a dump, no notification.
+    pub dumped: bool,
     pub ifindex: u32,
     pub name: String,
     pub mac: Option<[u8; 6]>,
@@ -103,7 +106,8 @@ impl RouteSocket {
         Ok(())
     }
 
-    /// Receives one datagram, and gives each message in it to `take`. With `DONTWAIT` in `flags`: EAGAIN if there is none.
+    /// Receives one datagram, and gives each message in it to `take`. With `DONTWAIT` in `flags`: EAGAIN if
+    /// there is none.
     pub fn receive(&mut self, flags: RecvFlags, mut take: impl FnMut(Answer)) -> io::Result<()> {
         let (_, len) = rustix::io::retry_on_intr(|| {
             rustix::net::recv(&self.fd, self.buf.as_mut_slice(), flags | RecvFlags::TRUNC)
@@ -181,14 +185,16 @@ fn push_attr(m: &mut Vec<u8>, kind: u16, value: &[u8]) {
     m.resize(m.len().next_multiple_of(4), 0);
 }
 
-/// Walks the messages of a datagram. What cannot be understood is passed over: the kernel is no adversary, but may be newer.
+/// Walks the messages of a datagram. What cannot be understood is passed over: the kernel is no adversary, but
+/// may be newer.
 fn decode(mut datagram: &[u8], take: &mut impl FnMut(Answer)) {
     while let Ok(message) = NetlinkBuffer::new_checked(datagram) {
         let len = message.length() as usize;
         let payload = datagram.get(NLMSG_HDRLEN..len).unwrap_or(&[]);
         match message.message_type() {
             kind @ (RTM_NEWLINK | RTM_DELLINK) => {
-                if let Some(msg) = decode_link(payload, kind == RTM_DELLINK) {
+                if let Some(mut msg) = decode_link(payload, kind == RTM_DELLINK) {
+                    msg.dumped = message.flags() & NLM_F_MULTI != 0;
                     take(Answer::Link(msg));
                 }
             }
@@ -209,8 +215,8 @@ fn decode(mut datagram: &[u8], take: &mut impl FnMut(Answer)) {
 
 fn decode_link(payload: &[u8], removed: bool) -> Option<LinkMsg> {
     let (header, attrs) = payload.split_at_checked(IFINFOMSG_LEN)?;
-    // Bridges report their members in the same group, with family AF_BRIDGE: a DELLINK of those means that the interface left
-    // the bridge, not that it is gone.
+    // Bridges report their members in the same group, with family AF_BRIDGE: a DELLINK of those means that the
+    // interface left the bridge, not that it is gone.
     if header[0] != libc::AF_UNSPEC as u8 {
         return None;
     }

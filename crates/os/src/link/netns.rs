@@ -6,16 +6,17 @@ use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Runs `work` in the network namespace that `netns` refers to, in a thread of its own that ends with the work, so that no
-/// thread of the caller is ever left in a foreign namespace. Sockets made by `work` stay in that namespace.
+/// Runs `work` in the network namespace that `netns` refers to, in a thread of its own that ends with the work,
+/// so that no thread of the caller is ever left in a foreign namespace. Sockets made by `work` stay in that
+/// namespace.
 ///
 /// `netns` is a file such as `/run/netns/NAME` or `/proc/PID/ns/net`, or what the ioctl SIOCGSKNS gives.
 ///
 /// Source: setns(2), network_namespaces(7).
 ///
 /// # Errors
-/// EPERM without CAP_SYS_ADMIN (in the own user namespace and in the owner of the target); EINVAL if `netns` is no network
-/// namespace; EAGAIN if no thread can be made.
+/// EPERM without CAP_SYS_ADMIN (in the own user namespace and in the owner of the target); EINVAL if `netns` is
+/// no network namespace; EAGAIN if no thread can be made.
 ///
 /// # Panics
 /// If `work` panics, with its message.

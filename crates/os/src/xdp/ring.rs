@@ -11,12 +11,15 @@
 //!     consumer <= producer <= consumer + size         entries in use: producer - consumer
 //! ```
 //!
-//! Ordering, the same for all four (kernel net/xdp/xsk_queue.h, comment at its head): the producer stores its counter with *release* after writing entries, the consumer loads
-//! it with *acquire* before reading them; the consumer stores its counter with *release* after reading entries, the producer loads that with *acquire* before overwriting
-//! them. A side's own counter is loaded with acquire too: it may have been stored by another process, which ran the ring before us.
+//! Ordering, the same for all four (kernel net/xdp/xsk_queue.h, comment at its head): the producer stores its
+//! counter with *release* after writing entries, the consumer loads it with *acquire* before reading them; the
+//! consumer stores its counter with *release* after reading entries, the producer loads that with *acquire*
+//! before overwriting them. A side's own counter is loaded with acquire too: it may have been stored by another
+//! process, which ran the ring before us.
 //!
-//! Any process that holds the socket can write the counters and entries. So each count is clamped to the size, each index masked, and what comes
-//! out (addresses, lengths) is for the caller to check ([`UmemLayout::locate`](super::UmemLayout::locate)).
+//! Any process that holds the socket can write the counters and entries. So each count is clamped to the size,
+//! each index masked, and what comes out (addresses, lengths) is for the caller to check
+//! ([`UmemLayout::locate`](super::UmemLayout::locate)).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,7 +29,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::net::xdp::{
-    XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING, XdpRingOffset,
+    XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING,
+    XdpRingOffset,
 };
 use rustix::net::{RecvFlags, SendFlags};
 
@@ -47,8 +51,8 @@ pub struct RingSizes {
 }
 
 impl RingSizes {
-    /// Rings that hold at least so many slots: rounded up to powers of two. The fill ring can take every buffer that the receive ring can hold,
-    /// and the completion ring every frame of the transmit ring.
+    /// Rings that hold at least so many slots: rounded up to powers of two. The fill ring can take every buffer
+    /// that the receive ring can hold, and the completion ring every frame of the transmit ring.
     #[must_use]
     pub fn for_slots(rx_slots: u32, tx_slots: u32) -> RingSizes {
         let round = |n: u32| n.clamp(2, MAX_ENTRIES).next_power_of_two();
@@ -58,7 +62,11 @@ impl RingSizes {
 
     pub(super) fn check(&self) -> io::Result<()> {
         let good = |n: u32| n.is_power_of_two() && n <= MAX_ENTRIES;
-        if [self.fill, self.comp, self.rx, self.tx].into_iter().all(good) { Ok(()) } else { Err(Errno::INVAL.into()) }
+        if [self.fill, self.comp, self.rx, self.tx].into_iter().all(good) {
+            Ok(())
+        } else {
+            Err(Errno::INVAL.into())
+        }
     }
 }
 
@@ -67,7 +75,8 @@ impl RingSizes {
 pub struct XdpDesc {
     /// Address in the UMEM.
     pub addr: u64,
-    /// Bytes. The kernel refuses more than the chunk size on sending, and counts 0 as it pleases (versions differ): do not send those.
+    /// Bytes. The kernel refuses more than the chunk size on sending, and counts 0 as it pleases (versions
+    /// differ): do not send those.
     pub len: u32,
     /// [`XdpDesc::CONTINUED`] or 0. On sending, other bits make the descriptor invalid.
     pub options: u32,
@@ -94,7 +103,8 @@ struct RawDesc {
 }
 const _: () = assert!(size_of::<RawDesc>() == 16);
 
-/// Types that entries may have: atomics, or structures of them without padding, so that any bit pattern is valid and any writer is tolerated.
+/// Types that entries may have: atomics, or structures of them without padding, so that any bit pattern is
+/// valid and any writer is tolerated.
 trait Entry {}
 impl Entry for AtomicU64 {}
 impl Entry for RawDesc {}
@@ -111,7 +121,8 @@ struct Ring<T> {
     size: u32,
 }
 
-// SAFETY: the pointers lead into the ring's own map, which moves along with it; everything behind them is atomics.
+// SAFETY: the pointers lead into the ring's own map, which moves along with it; everything behind them is
+// atomics.
 unsafe impl<T: Entry + Send> Send for Ring<T> {}
 // SAFETY: as above; a shared reference only loads atomics, and the kernel tolerates any number of readers.
 unsafe impl<T: Entry + Sync> Sync for Ring<T> {}
@@ -130,14 +141,15 @@ impl<T: Entry> Ring<T> {
         let flags_at = at.flags.ok_or_else(|| io::Error::from(Errno::OPNOTSUPP))?;
         let to_usize = |ofs: u64| usize::try_from(ofs).map_err(|_| bad());
         let desc = to_usize(at.desc)?;
-        let map_len = (size as usize).checked_mul(size_of::<T>()).and_then(|n| n.checked_add(desc)).ok_or_else(bad)?;
+        let map_len =
+            (size as usize).checked_mul(size_of::<T>()).and_then(|n| n.checked_add(desc)).ok_or_else(bad)?;
         let words = [to_usize(at.producer)?, to_usize(at.consumer)?, to_usize(flags_at)?];
         // At least one entry, so map_len >= 8.
         if words.iter().any(|ofs| ofs % 4 != 0 || *ofs > map_len - 4) || desc % align_of::<T>() != 0 {
             return Err(bad());
         }
-        // SAFETY: a new mapping at an address of the kernel's choice. The kernel refuses (EINVAL) one longer than the ring really is, and never shrinks a ring, so
-        // the mapping cannot fault.
+        // SAFETY: a new mapping at an address of the kernel's choice. The kernel refuses (EINVAL) one longer
+        // than the ring really is, and never shrinks a ring, so the mapping cannot fault.
         let map = unsafe {
             rustix::mm::mmap(
                 std::ptr::null_mut(),
@@ -150,7 +162,8 @@ impl<T: Entry> Ring<T> {
         }?;
         let map = NonNull::new(map.cast::<u8>()).ok_or_else(bad)?;
         // SAFETY: each offset was checked above to leave room for its type within the map.
-        let (p, c, f, d) = unsafe { (map.add(words[0]), map.add(words[1]), map.add(words[2]), map.add(desc)) };
+        let (p, c, f, d) =
+            unsafe { (map.add(words[0]), map.add(words[1]), map.add(words[2]), map.add(desc)) };
         Ok(Ring {
             map,
             map_len,
@@ -164,7 +177,8 @@ impl<T: Entry> Ring<T> {
 
     #[inline]
     fn producer(&self) -> &AtomicU32 {
-        // SAFETY: within the map, aligned (checked in `map`), alive as long as `self`; an atomic, whoever writes it.
+        // SAFETY: within the map, aligned (checked in `map`), alive as long as `self`; an atomic, whoever
+        // writes it.
         unsafe { self.producer.as_ref() }
     }
 
@@ -184,8 +198,9 @@ impl<T: Entry> Ring<T> {
     #[inline]
     fn entry(&self, counter: u32) -> &T {
         let index = (counter & (self.size - 1)) as usize;
-        // SAFETY: `size` is a power of two (checked by `RingSizes::check`), so index < size, and the map has room for `size` entries from `entries` on, aligned (checked in `map`).
-        // They are atomics, whoever writes them.
+        // SAFETY: `size` is a power of two (checked by `RingSizes::check`), so index < size, and the map has
+        // room for `size` entries from `entries` on, aligned (checked in `map`). They are atomics, whoever
+        // writes them.
         unsafe { self.entries.add(index).as_ref() }
     }
 
@@ -223,7 +238,8 @@ impl<T: Entry> Ring<T> {
 
     #[inline]
     fn needs_wakeup(&self) -> bool {
-        // The store of the producer must be visible before the flag is read, else we and the kernel, which sets the flag and then looks for entries, could miss each other.
+        // The store of the producer must be visible before the flag is read, else we and the kernel, which sets
+        // the flag and then looks for entries, could miss each other.
         fence(Ordering::SeqCst);
         self.flags() & libc::XDP_RING_NEED_WAKEUP != 0
     }
@@ -247,8 +263,8 @@ impl FillRing {
         self.0.room().0
     }
 
-    /// Puts addresses ([`UmemLayout::fill_addr`](super::UmemLayout::fill_addr)) on the ring, as many as it takes, and publishes them at once. Says how many: the others are not drawn from
-    /// the iterator.
+    /// Puts addresses ([`UmemLayout::fill_addr`](super::UmemLayout::fill_addr)) on the ring, as many as it
+    /// takes, and publishes them at once. Says how many: the others are not drawn from the iterator.
     #[inline]
     pub fn push(&mut self, addrs: impl IntoIterator<Item = u64>) -> u32 {
         let (room, producer) = self.0.room();
@@ -268,8 +284,8 @@ impl FillRing {
         self.0.needs_wakeup()
     }
 
-    /// Addresses that the kernel has not taken yet, oldest first. For collecting the buffers of a socket whose user died; the socket must be unbound or its ring idle, else the
-    /// kernel takes some meanwhile.
+    /// Addresses that the kernel has not taken yet, oldest first. For collecting the buffers of a socket whose
+    /// user died; the socket must be unbound or its ring idle, else the kernel takes some meanwhile.
     pub fn unread(&self) -> impl Iterator<Item = u64> + '_ {
         unread(&self.0)
     }
@@ -307,7 +323,8 @@ impl CompRing {
         self.0.give_back(n.min(self.available()));
     }
 
-    /// Reads up to `max` addresses and gives the entries back at once. Says how many. The whole batch with one look at the counters.
+    /// Reads up to `max` addresses and gives the entries back at once. Says how many. The whole batch with one
+    /// look at the counters.
     #[inline]
     pub fn drain(&mut self, max: u32, mut take: impl FnMut(u64)) -> u32 {
         let (filled, consumer) = self.0.filled();
@@ -370,14 +387,16 @@ impl TxRing {
         self.0.size
     }
 
-    /// How many descriptors it can take now. The kernel takes an entry when it begins to send it; the buffer is free only after its completion.
+    /// How many descriptors it can take now. The kernel takes an entry when it begins to send it; the buffer is
+    /// free only after its completion.
     #[inline]
     #[must_use]
     pub fn free(&self) -> u32 {
         self.0.room().0
     }
 
-    /// Writes the `i`-th free entry; nothing is sent before [`TxRing::submit`]. From [`TxRing::free`] on it overwrites entries that the kernel has not sent: those frames are lost.
+    /// Writes the `i`-th free entry; nothing is sent before [`TxRing::submit`]. From [`TxRing::free`] on it
+    /// overwrites entries that the kernel has not sent: those frames are lost.
     #[inline]
     pub fn put(&mut self, i: u32, desc: XdpDesc) {
         let entry = self.0.entry(self.0.producer().load(Ordering::Relaxed).wrapping_add(i));
@@ -386,7 +405,8 @@ impl TxRing {
         entry.options.store(desc.options, Ordering::Relaxed);
     }
 
-    /// Hands the first `n` entries written to the kernel; no more than are free. Then [`kick_tx`] if [`TxRing::needs_wakeup`].
+    /// Hands the first `n` entries written to the kernel; no more than are free. Then [`kick_tx`] if
+    /// [`TxRing::needs_wakeup`].
     #[inline]
     pub fn submit(&mut self, n: u32) {
         self.0.publish(n.min(self.free()));
@@ -399,14 +419,16 @@ impl TxRing {
         self.0.needs_wakeup()
     }
 
-    /// True if the kernel has taken every descriptor. After `kick_tx` a remainder means: kick again, nothing retries by itself.
+    /// True if the kernel has taken every descriptor. After `kick_tx` a remainder means: kick again, nothing
+    /// retries by itself.
     #[inline]
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.0.filled().0 == 0
     }
 
-    /// Descriptors that the kernel has not taken yet, oldest first. For collecting the buffers of a socket whose user died.
+    /// Descriptors that the kernel has not taken yet, oldest first. For collecting the buffers of a socket
+    /// whose user died.
     pub fn unsent(&self) -> impl Iterator<Item = XdpDesc> + '_ {
         let (n, consumer) = self.0.filled();
         (0..n).map(move |i| load_desc(self.0.entry(consumer.wrapping_add(i))))
@@ -429,8 +451,8 @@ fn unread(ring: &Ring<AtomicU64>) -> impl Iterator<Item = u64> + '_ {
 
 /// The mapped rings of one socket.
 ///
-/// A socket, and with it the queue of the interface, lives as long as any map of its rings, in whatever process: drop this before
-/// the fd, and keep it out of children that outlive you.
+/// A socket, and with it the queue of the interface, lives as long as any map of its rings, in whatever
+/// process: drop this before the fd, and keep it out of children that outlive you.
 #[derive(Debug)]
 pub struct XskRings {
     /// Buffers to receive into.
@@ -444,14 +466,16 @@ pub struct XskRings {
 }
 
 impl XskRings {
-    /// Maps the rings of a socket that [`XskSocket`](super::XskSocket) made, in this or in another process. Needs no privilege.
+    /// Maps the rings of a socket that [`XskSocket`](super::XskSocket) made, in this or in another process.
+    /// Needs no privilege.
     ///
     /// `sizes` must be those it was made with: the kernel does not tell them.
     ///
     /// Source: af_xdp, XDP_MMAP_OFFSETS; linux/if_xdp.h, XDP_PGOFF_* and XDP_UMEM_PGOFF_*.
     ///
     /// # Errors
-    /// ENOPROTOOPT or EOPNOTSUPP if `fd` is no AF_XDP socket; EINVAL if a size is no power of two, or larger than the ring; EPROTO if the kernel gives offsets that cannot be; ENOMEM.
+    /// ENOPROTOOPT or EOPNOTSUPP if `fd` is no AF_XDP socket; EINVAL if a size is no power of two, or larger
+    /// than the ring; EPROTO if the kernel gives offsets that cannot be; ENOMEM.
     pub fn map(fd: BorrowedFd<'_>, sizes: &RingSizes) -> io::Result<XskRings> {
         sizes.check()?;
         let at = rustix::net::sockopt::xdp_mmap_offsets(fd)?;
@@ -469,7 +493,8 @@ impl XskRings {
 pub enum Kick {
     /// It ran. In copy mode one call sends up to the transmit budget.
     Done,
-    /// It did something, or nothing, and must be called again (EAGAIN, EBUSY, ENOBUFS, EINTR): budget used up, completion ring or device queue full. Nothing retries by itself.
+    /// It did something, or nothing, and must be called again (EAGAIN, EBUSY, ENOBUFS, EINTR): budget used up,
+    /// completion ring or device queue full. Nothing retries by itself.
     Again,
     /// The interface is down (ENETDOWN): nothing moves until it is up. Descriptors stay where they are.
     LinkDown,
@@ -478,7 +503,8 @@ pub enum Kick {
 /// Makes the kernel send what is on the transmit ring. Does not wait.
 ///
 /// # Errors
-/// ENXIO: the socket lost its interface (removed, or never bound). Others, as EBADF, mean a fault of the caller.
+/// ENXIO: the socket lost its interface (removed, or never bound). Others, as EBADF, mean a fault of the
+/// caller.
 pub fn kick_tx(fd: impl AsFd) -> io::Result<Kick> {
     outcome(rustix::net::send(fd, &[], SendFlags::DONTWAIT).map(drop))
 }
@@ -520,7 +546,15 @@ mod tests {
         let map = NonNull::new(map.unwrap().cast::<u8>()).unwrap();
         // SAFETY: all within the map.
         let (c, f, d) = unsafe { (map.add(4), map.add(8), map.add(64)) };
-        Ring { map, map_len, producer: map.cast(), consumer: c.cast(), flags: f.cast(), entries: d.cast(), size }
+        Ring {
+            map,
+            map_len,
+            producer: map.cast(),
+            consumer: c.cast(),
+            flags: f.cast(),
+            entries: d.cast(),
+            size,
+        }
     }
 
     #[test]

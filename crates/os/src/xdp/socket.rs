@@ -36,20 +36,40 @@ pub struct XskConfig {
     pub sizes: RingSizes,
     /// Copies or not.
     pub copy_mode: CopyMode,
-    /// The kernel says when it must be woken, else it is on the user to wake it always (`XDP_USE_NEED_WAKEUP`). Recommended by the kernel document.
+    /// The kernel says when it must be woken, else it is on the user to wake it always (`XDP_USE_NEED_WAKEUP`).
+    /// Recommended by the kernel document.
     pub need_wakeup: bool,
-    /// Descriptors that one [`kick_tx`](super::kick_tx) sends in copy mode. `None`: the whole transmit ring. Kernels before 6.17 know only 32; see
-    /// [`XskSocket::tx_budget`].
+    /// Descriptors that one [`kick_tx`](super::kick_tx) sends in copy mode. `None`: the whole transmit ring.
+    /// Kernels before 6.17 know only 32; see [`XskSocket::tx_budget`].
     pub tx_budget: Option<u32>,
-    /// Frames of several descriptors, both ways (`XDP_USE_SG`, since Linux 6.6). Without it longer frames are dropped.
+    /// Frames of several descriptors, both ways (`XDP_USE_SG`, since Linux 6.6). Without it longer frames are
+    /// dropped.
     pub multi_buffer: bool,
 }
 
 impl XskConfig {
-    /// Rings of these sizes, mode by the driver's abilities, need-wakeup, full budget, frames of one descriptor.
+    /// Rings of these sizes, mode by the driver's abilities, need-wakeup, full budget, frames of one
+    /// descriptor.
     #[must_use]
     pub fn new(sizes: RingSizes) -> XskConfig {
-        XskConfig { sizes, copy_mode: CopyMode::Auto, need_wakeup: true, tx_budget: None, multi_buffer: false }
+        XskConfig {
+            sizes,
+            copy_mode: CopyMode::Auto,
+            need_wakeup: true,
+            tx_budget: None,
+            multi_buffer: false,
+        }
+    }
+
+    fn bind_flags(&self) -> SocketAddrXdpFlags {
+        let mut flags = match self.copy_mode {
+            CopyMode::Auto => SocketAddrXdpFlags::empty(),
+            CopyMode::Copy => SocketAddrXdpFlags::XDP_COPY,
+            CopyMode::ZeroCopy => SocketAddrXdpFlags::XDP_ZEROCOPY,
+        };
+        flags.set(SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP, self.need_wakeup);
+        flags.set(SocketAddrXdpFlags::XDP_USE_SG, self.multi_buffer);
+        flags
     }
 }
 
@@ -88,7 +108,8 @@ impl XskError {
         self.errno
     }
 
-    /// True if another socket has the queue, or one just closed still does: for 15 to 20 ms after the last fd and map.
+    /// True if another socket has the queue, or one just closed still does: for 15 to 50 ms after the last fd
+    /// and map.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.step == XskStep::Bind && self.errno == Errno::BUSY
@@ -106,12 +127,14 @@ impl std::fmt::Display for XskError {
                 f.write_str("cannot make an AF_XDP socket: the kernel was built without CONFIG_XDP_SOCKETS")
             }
             (XskStep::Socket, _) => write!(f, "cannot make an AF_XDP socket: {errno}"),
-            (XskStep::RegisterUmem, Errno::NOBUFS) => {
-                f.write_str("cannot register the buffers: more than RLIMIT_MEMLOCK; raise it, or CAP_IPC_LOCK")
-            }
+            (XskStep::RegisterUmem, Errno::NOBUFS) => f.write_str(
+                "cannot register the buffers: more than RLIMIT_MEMLOCK; raise it, or CAP_IPC_LOCK",
+            ),
             (XskStep::RegisterUmem, _) => write!(f, "cannot register the buffers: {errno}"),
             (XskStep::RingSizes, _) => write!(f, "cannot set the ring sizes: {errno}"),
-            (XskStep::Bind, Errno::BUSY) => write!(f, "queue {queue} of interface {ifindex} is used by another socket"),
+            (XskStep::Bind, Errno::BUSY) => {
+                write!(f, "queue {queue} of interface {ifindex} is used by another socket")
+            }
             (XskStep::Bind, Errno::OPNOTSUPP) => {
                 write!(f, "the driver of interface {ifindex} cannot do the copy mode asked for ({errno})")
             }
@@ -138,7 +161,9 @@ impl From<XskError> for io::Error {
 pub struct XskStats {
     /// Dropped for other reasons than a full ring: too long, for instance.
     pub rx_dropped: u64,
-    /// Bad addresses on the fill ring.
+    /// Meant for bad addresses on the fill ring, but the kernel passes over those without counting them here:
+    /// it reads the counter of the receive ring, which stays 0 (seen with Linux 6.18, kernel net/xdp/xsk.c
+    /// `xsk_getsockopt`).
     pub rx_invalid_descs: u64,
     /// Bad descriptors on the transmit ring.
     pub tx_invalid_descs: u64,
@@ -170,7 +195,8 @@ pub fn statistics(fd: impl AsFd) -> io::Result<XskStats> {
 
 /// An AF_XDP socket, bound to one queue of an interface.
 ///
-/// Frames arrive once it is in the [`XskMap`](crate::bpf::XskMap) of the program on the interface; sending works without.
+/// Frames arrive once it is in the [`XskMap`](crate::bpf::XskMap) of the program on the interface; sending
+/// works without.
 #[derive(Debug)]
 pub struct XskSocket {
     fd: OwnedFd,
@@ -187,9 +213,26 @@ impl XskSocket {
     /// The memory is registered anew for each socket; all of it is pinned until the socket is gone.
     ///
     /// # Errors
-    /// [`XskError`] with the step and: EPERM without CAP_NET_RAW; ENOBUFS if the memory is above RLIMIT_MEMLOCK; EBUSY if the queue is taken (see [`XskSocket::bind_retry`]); EOPNOTSUPP if zero-copy
-    /// was asked for in vain; EINVAL for a queue that does not exist; ENODEV; ENETDOWN if the interface is down and the driver minds.
+    /// [`XskError`] with the step and: EPERM without CAP_NET_RAW; ENOBUFS if the memory is above
+    /// RLIMIT_MEMLOCK; EBUSY if the queue is taken (see [`XskSocket::bind_retry`]); EOPNOTSUPP if zero-copy was
+    /// asked for in vain; EINVAL for a queue that does not exist; ENODEV; ENETDOWN if the interface is down and
+    /// the driver minds.
     pub fn bind(ifindex: u32, queue: u32, umem: &Umem, config: &XskConfig) -> Result<XskSocket, XskError> {
+        Self::bind_retry(ifindex, queue, umem, config, Duration::ZERO)
+    }
+
+    /// As [`XskSocket::bind`], but tries again for up to `patience` while the queue is busy: one that was just
+    /// closed stays so for 15 to 50 ms. Blocks; 100 ms are enough. The memory is registered only once.
+    ///
+    /// # Errors
+    /// As [`XskSocket::bind`].
+    pub fn bind_retry(
+        ifindex: u32,
+        queue: u32,
+        umem: &Umem,
+        config: &XskConfig,
+        patience: Duration,
+    ) -> Result<XskSocket, XskError> {
         let at = |step| move |errno| XskError { step, errno, ifindex, queue };
         let sizes = config.sizes;
         sizes.check().map_err(|_| at(XskStep::RingSizes)(Errno::INVAL))?;
@@ -203,39 +246,18 @@ impl XskSocket {
         sockopt::set_xdp_tx_ring_size(&fd, sizes.tx).map_err(at(XskStep::RingSizes))?;
         let tx_budget = raise_tx_budget(&fd, config.tx_budget.unwrap_or(sizes.tx).min(sizes.tx));
 
-        let mut flags = match config.copy_mode {
-            CopyMode::Auto => SocketAddrXdpFlags::empty(),
-            CopyMode::Copy => SocketAddrXdpFlags::XDP_COPY,
-            CopyMode::ZeroCopy => SocketAddrXdpFlags::XDP_ZEROCOPY,
-        };
-        flags.set(SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP, config.need_wakeup);
-        flags.set(SocketAddrXdpFlags::XDP_USE_SG, config.multi_buffer);
-        rustix::net::bind(&fd, &SocketAddrXdp::new(flags, ifindex, queue)).map_err(at(XskStep::Bind))?;
+        let address = SocketAddrXdp::new(config.bind_flags(), ifindex, queue);
+        let end = Instant::now() + patience;
+        while let Err(errno) = rustix::net::bind(&fd, &address) {
+            if errno != Errno::BUSY || Instant::now() >= end {
+                return Err(at(XskStep::Bind)(errno));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
 
         let options = sockopt::xdp_options(&fd).map_err(at(XskStep::Options))?;
         let zero_copy = options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
         Ok(XskSocket { fd, ifindex, queue, sizes, zero_copy, tx_budget })
-    }
-
-    /// As [`XskSocket::bind`], but tries again for up to `patience` while the queue is busy: one that was just closed stays so for 15 to 20 ms.
-    /// Blocks; 40 ms are enough.
-    ///
-    /// # Errors
-    /// As [`XskSocket::bind`].
-    pub fn bind_retry(
-        ifindex: u32,
-        queue: u32,
-        umem: &Umem,
-        config: &XskConfig,
-        patience: Duration,
-    ) -> Result<XskSocket, XskError> {
-        let end = Instant::now() + patience;
-        loop {
-            match XskSocket::bind(ifindex, queue, umem, config) {
-                Err(e) if e.is_busy() && Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
-                result => return result,
-            }
-        }
     }
 
     /// The interface it is bound to.
@@ -262,7 +284,8 @@ impl XskSocket {
         self.zero_copy
     }
 
-    /// Descriptors that one kick sends in copy mode: what was asked for, or 32 by a kernel that cannot raise it.
+    /// Descriptors that one kick sends in copy mode: what was asked for, or 32 by a kernel that cannot raise
+    /// it.
     #[must_use]
     pub fn tx_budget(&self) -> u32 {
         self.tx_budget
@@ -289,7 +312,8 @@ impl AsFd for XskSocket {
     }
 }
 
-/// Tries to raise the budget, and says what it is now. The kernel takes values from 32 to the size of the transmit ring.
+/// Tries to raise the budget, and says what it is now. The kernel takes values from 32 to the size of the
+/// transmit ring.
 fn raise_tx_budget(fd: &OwnedFd, budget: u32) -> u32 {
     if budget <= DEFAULT_TX_BUDGET {
         return DEFAULT_TX_BUDGET;

@@ -1,8 +1,8 @@
 //! Which address of the registered memory (UMEM) belongs to which buffer.
 //!
-//! The buffers of a region are UMEM frames as they are. On receiving, the kernel leaves 256 bytes before the frame
-//! (XDP_PACKET_HEADROOM). With the flag for unaligned chunks it takes any address, so we put *the buffer minus 256* on the fill ring,
-//! and the frame lies exactly at the start of the buffer:
+//! The buffers of a region are UMEM frames as they are. On receiving, the kernel leaves 256 bytes before the
+//! frame (XDP_PACKET_HEADROOM). With the flag for unaligned chunks it takes any address, so we put *the buffer
+//! minus 256* on the fill ring, and the frame lies exactly at the start of the buffer:
 //!
 //! ```text
 //! UMEM address   0            fill_addr(i)      base+i*stride           +stride
@@ -10,13 +10,16 @@
 //!                                     |<------------ chunk_size ---------->|
 //! ```
 //!
-//! Chunks overlap the tails of the buffers before them; in copy mode the kernel writes nothing but the frame, so this does no harm. A
-//! **zero-copy driver** on pages that are not contiguous for the device refuses addresses whose chunk crosses such a page (kernel
-//! `xp_check_unaligned`), and may write metadata before the frame: use [`UmemLayout::aligned`] there.
+//! Chunks overlap the tails of the buffers before them; in copy mode the kernel writes nothing but the frame,
+//! so this does no harm. A **zero-copy driver** on pages that are not contiguous for the device refuses
+//! addresses whose chunk crosses such a page (kernel `xp_check_unaligned`), and may write metadata before the
+//! frame: use [`UmemLayout::aligned`] there.
 //!
-//! The UMEM begins at the page in which buffer 0 begins, not at the start of the region: a holder of the socket can make the kernel write at any address of
-//! the UMEM, and rings and control structures are none of its business. Therefore the first buffers (those that lie less than the headroom behind that page's
-//! start: number 0 in most layouts, which netmap reserves) cannot be filled; they can be sent.
+//! The UMEM begins at the page in which buffer 0 begins, not at the start of the region: a holder of the socket
+//! can make the kernel write at any address of the UMEM, and rings and control structures are none of its
+//! business. Therefore buffers that lie less than the headroom behind that page's start cannot be filled (they
+//! can be sent): numbers 0 and 1 at most, which netmap reserves. Only buffers below 683 bytes need more
+//! headroom than two of them give: then the UMEM begins a page earlier, if the region has one there.
 
 use std::sync::Arc;
 
@@ -24,10 +27,12 @@ use crate::mem::{Map, page_size};
 
 /// linux/bpf.h
 const XDP_PACKET_HEADROOM: u32 = 256;
-/// Smallest chunk that the kernel takes (include/net/xdp_sock.h `XDP_UMEM_MIN_CHUNK_SIZE`); the largest is a page, of which
-/// there are larger ones than this on some machines: still a good limit.
+/// Smallest chunk that the kernel takes (include/net/xdp_sock.h `XDP_UMEM_MIN_CHUNK_SIZE`); the largest is a
+/// page, of which there are larger ones than this on some machines: still a good limit.
 const MIN_CHUNK: u32 = 2048;
 const PAGE: u32 = 4096;
+/// Buffers 0 and 1 of a netmap region are never used for packets.
+const RESERVED_BUFS: u32 = 2;
 /// linux/if_xdp.h: in unaligned mode the upper 16 bits are an offset to add.
 const OFFSET_SHIFT: u32 = libc::XSK_UNALIGNED_BUF_OFFSET_SHIFT as u32;
 const ADDR_MASK: u64 = libc::XSK_UNALIGNED_BUF_ADDR_MASK;
@@ -61,9 +66,14 @@ impl std::fmt::Display for UmemError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             UmemError::Empty => f.write_str("no buffers of at least 64 bytes"),
-            UmemError::TooLong { end } => write!(f, "buffers would end at byte {end}, behind the end of the region"),
+            UmemError::TooLong { end } => {
+                write!(f, "buffers would end at byte {end}, behind the end of the region")
+            }
             UmemError::NotAligned { stride } => {
-                write!(f, "buffers {stride} bytes apart cannot be aligned UMEM chunks (2048 or 4096, from a page on)")
+                write!(
+                    f,
+                    "buffers {stride} bytes apart cannot be aligned UMEM chunks (2048 or 4096, from a page on)"
+                )
             }
         }
     }
@@ -71,14 +81,15 @@ impl std::fmt::Display for UmemError {
 
 impl std::error::Error for UmemError {}
 
-/// Where the buffers of a region lie in the UMEM. Plain numbers: every process that holds the region computes the same.
+/// Where the buffers of a region lie in the UMEM. Plain numbers: every process that holds the region computes
+/// the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UmemLayout {
     /// Byte of the region where the UMEM begins: a multiple of the page size.
     start: u64,
     /// Bytes registered.
     len: u64,
-    /// UMEM address of buffer 0: less than a page.
+    /// UMEM address of buffer 0.
     base: u64,
     stride: u32,
     num_bufs: u32,
@@ -91,28 +102,40 @@ pub struct UmemLayout {
 impl UmemLayout {
     /// Frames at the start of each buffer, unaligned chunks: for copy mode.
     ///
-    /// `region_len` bytes of memory hold `num_bufs` buffers, `stride` bytes apart, from byte `buf_ofs` on. Any stride from 64 on; frames use up to
-    /// [`UmemLayout::frame_len`] bytes of it.
+    /// `region_len` bytes of memory hold `num_bufs` buffers, `stride` bytes apart, from byte `buf_ofs` on. Any
+    /// stride from 64 on; frames use up to [`UmemLayout::frame_len`] bytes of it.
     ///
     /// # Errors
     /// [`UmemError::Empty`], [`UmemError::TooLong`].
-    pub fn unaligned(region_len: u64, buf_ofs: u64, stride: u32, num_bufs: u32) -> Result<UmemLayout, UmemError> {
+    pub fn unaligned(
+        region_len: u64,
+        buf_ofs: u64,
+        stride: u32,
+        num_bufs: u32,
+    ) -> Result<UmemLayout, UmemError> {
         if num_bufs == 0 || stride < 64 {
             return Err(UmemError::Empty);
         }
-        // A small buffer: the chunk may not be, so the kernel is told to leave more room before the frame. A large one: the chunk ends at a page.
+        // A small buffer: the chunk may not be, so the kernel is told to leave more room before the frame. A
+        // large one: the chunk ends at a page.
         let frame_len = stride.min(PAGE - XDP_PACKET_HEADROOM);
         let chunk_size = (frame_len + XDP_PACKET_HEADROOM).max(MIN_CHUNK);
         let headroom = chunk_size - frame_len;
         Self::make(region_len, buf_ofs, stride, num_bufs, chunk_size, headroom, false)
     }
 
-    /// Frames 256 bytes behind the start of each buffer, chunks aligned: for zero-copy drivers. Costs 256 bytes of each buffer; what receives must
-    /// know offsets ([`UmemLayout::locate`]).
+    /// Frames 256 bytes behind the start of each buffer, chunks aligned: for zero-copy drivers. Costs 256 bytes
+    /// of each buffer; what receives must know offsets ([`UmemLayout::locate`]).
     ///
     /// # Errors
-    /// [`UmemError::NotAligned`] unless `stride` is 2048 or 4096 and `buf_ofs` a multiple of the page size; [`UmemError::Empty`], [`UmemError::TooLong`].
-    pub fn aligned(region_len: u64, buf_ofs: u64, stride: u32, num_bufs: u32) -> Result<UmemLayout, UmemError> {
+    /// [`UmemError::NotAligned`] unless `stride` is 2048 or 4096 and `buf_ofs` a multiple of the page size;
+    /// [`UmemError::Empty`], [`UmemError::TooLong`].
+    pub fn aligned(
+        region_len: u64,
+        buf_ofs: u64,
+        stride: u32,
+        num_bufs: u32,
+    ) -> Result<UmemLayout, UmemError> {
         if num_bufs == 0 {
             return Err(UmemError::Empty);
         }
@@ -135,8 +158,9 @@ impl UmemLayout {
         if end > region_len || end >= ADDR_MASK {
             return Err(UmemError::TooLong { end });
         }
-        let base = buf_ofs % page_size() as u64;
-        let start = buf_ofs - base;
+        let lead = if aligned { 0 } else { headroom.saturating_sub(RESERVED_BUFS * stride) };
+        let start = buf_ofs.saturating_sub(u64::from(lead)) / page_size() as u64 * page_size() as u64;
+        let base = buf_ofs - start;
         Ok(UmemLayout { start, len: end - start, base, stride, num_bufs, chunk_size, headroom, aligned })
     }
 
@@ -146,7 +170,8 @@ impl UmemLayout {
         self.num_bufs
     }
 
-    /// Bytes from the start of a buffer to a received frame: 0, or 256 if aligned. A driver may put a frame elsewhere: [`UmemLayout::locate`] tells.
+    /// Bytes from the start of a buffer to a received frame: 0, or 256 if aligned. A driver may put a frame
+    /// elsewhere: [`UmemLayout::locate`] tells.
     #[must_use]
     pub fn rx_offset(&self) -> u32 {
         if self.aligned { self.headroom } else { 0 }
@@ -164,7 +189,8 @@ impl UmemLayout {
         self.chunk_size
     }
 
-    /// What to put on the fill ring for a buffer. `None` if there is no such buffer, or if its headroom would lie before the UMEM (see the module's head).
+    /// What to put on the fill ring for a buffer. `None` if there is no such buffer, or if its headroom would
+    /// lie before the UMEM (see the module's head).
     #[inline]
     #[must_use]
     pub fn fill_addr(&self, buf_idx: u32) -> Option<u64> {
@@ -172,22 +198,25 @@ impl UmemLayout {
         if self.aligned { Some(addr) } else { addr.checked_sub(u64::from(self.headroom)) }
     }
 
-    /// The address of the start of a buffer, for the transmit ring. An offset within the buffer may be added. `None` if there is no such buffer.
+    /// The address of the start of a buffer, for the transmit ring. An offset within the buffer may be added.
+    /// `None` if there is no such buffer.
     #[inline]
     #[must_use]
     pub fn tx_addr(&self, buf_idx: u32) -> Option<u64> {
         (buf_idx < self.num_bufs).then(|| self.base + u64::from(buf_idx) * u64::from(self.stride))
     }
 
-    /// The buffer that a received descriptor or a completion points into; `None` if none, as in rings that somebody scribbled on.
+    /// The buffer that a received descriptor or a completion points into; `None` if none, as in rings that
+    /// somebody scribbled on.
     #[inline]
     #[must_use]
     pub fn buf_of_addr(&self, addr: u64) -> Option<u32> {
         self.locate(addr).map(|(buf_idx, _)| buf_idx)
     }
 
-    /// The buffer that a received descriptor or a completion points into, and the bytes from its start. Takes both forms of address: plain, and with the offset
-    /// in the upper 16 bits (kernel document networking/af_xdp, XDP_UMEM_UNALIGNED_CHUNK_FLAG).
+    /// The buffer that a received descriptor or a completion points into, and the bytes from its start. Takes
+    /// both forms of address: plain, and with the offset in the upper 16 bits (kernel document
+    /// networking/af_xdp, XDP_UMEM_UNALIGNED_CHUNK_FLAG).
     #[inline]
     #[must_use]
     pub fn locate(&self, addr: u64) -> Option<(u32, u32)> {
@@ -197,7 +226,8 @@ impl UmemLayout {
         (idx < u64::from(self.num_bufs)).then_some((idx as u32, ofs as u32))
     }
 
-    /// The buffer that an address from the **fill** ring stands for: the inverse of [`UmemLayout::fill_addr`]. For collecting what a socket still holds.
+    /// The buffer that an address from the **fill** ring stands for: the inverse of [`UmemLayout::fill_addr`].
+    /// For collecting what a socket still holds.
     #[must_use]
     pub fn buf_of_fill_addr(&self, addr: u64) -> Option<u32> {
         let shift = if self.aligned { 0 } else { u64::from(self.headroom) };
@@ -215,8 +245,9 @@ pub struct Umem {
 impl Umem {
     /// Describes the buffers of a mapped region.
     ///
-    /// Registering pins the pages: the kernel keeps writing to them until the socket is gone, whether or not the map still exists. They are seen by everybody as
-    /// shared memory (invariant I3 of this crate), so the kernel is one more writer. One region can be registered with any number of sockets.
+    /// Registering pins the pages: the kernel keeps writing to them until the socket is gone, whether or not
+    /// the map still exists. They are seen by everybody as shared memory (invariant I3 of this crate), so the
+    /// kernel is one more writer. One region can be registered with any number of sockets.
     ///
     /// # Errors
     /// [`UmemError::TooLong`] if the layout was made for a longer region than this.
@@ -270,7 +301,7 @@ mod tests {
                     assert_eq!(l.start + tx, buf_ofs + u64::from(i * stride));
                     assert_eq!(l.locate(tx + u64::from(stride) - 1), Some((i, stride - 1)));
                     let Some(fill) = l.fill_addr(i) else {
-                        assert!(tx < u64::from(l.headroom));
+                        assert!(tx < u64::from(l.headroom) && (i < 2 || buf_ofs < 4096));
                         continue;
                     };
                     // Where the kernel puts the frame, in both notations.
@@ -279,7 +310,10 @@ mod tests {
                     assert_eq!(l.buf_of_fill_addr(fill), Some(i));
                     assert!(fill + u64::from(l.chunk_size) <= l.len);
                 }
-                assert_eq!((l.tx_addr(50), l.fill_addr(u32::MAX), l.buf_of_addr(u64::MAX)), (None, None, None));
+                assert_eq!(
+                    (l.tx_addr(50), l.fill_addr(u32::MAX), l.buf_of_addr(u64::MAX)),
+                    (None, None, None)
+                );
             }
         }
         let l = UmemLayout::unaligned(1 << 20, 0, 2048, 512).unwrap();
@@ -291,7 +325,10 @@ mod tests {
         let l = UmemLayout::aligned(1 << 20, 8192, 2048, 16).unwrap();
         assert_eq!((l.rx_offset(), l.frame_len(), l.fill_addr(3)), (256, 1792, Some(3 * 2048)));
         assert_eq!(l.locate(3 * 2048 + 256), Some((3, 256)));
-        assert!(matches!(UmemLayout::aligned(1 << 20, 0, 2112, 16), Err(UmemError::NotAligned { stride: 2112 })));
+        assert!(matches!(
+            UmemLayout::aligned(1 << 20, 0, 2112, 16),
+            Err(UmemError::NotAligned { stride: 2112 })
+        ));
         assert!(matches!(UmemLayout::unaligned(4096, 0, 2048, 3), Err(UmemError::TooLong { end: 6144 })));
     }
 }

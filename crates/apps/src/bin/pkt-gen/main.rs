@@ -1,1 +1,57 @@
-fn main() {}
+//! `pkt-gen`: the process around [`ringway_apps::pktgen`].
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use ringway_apps::addr::Mac;
+use ringway_apps::pktgen::clock::SystemClock;
+use ringway_apps::pktgen::device::{Backend, OpenError, OpenRequest};
+use ringway_apps::pktgen::memory::NullDevice;
+use ringway_apps::pktgen::{Host, run};
+use ringway_apps::units::{Output, stderr_log};
+
+/// Stands in for the service's client until there is one: opens nothing.
+struct NoService;
+
+impl Backend for NoService {
+    type Device = NullDevice<'static>;
+
+    fn open(&self, request: &OpenRequest) -> Result<Self::Device, OpenError> {
+        Err(OpenError(format!("{}: this build has no service; only -i null works", request.name)))
+    }
+
+    fn open_ring(&self, _: &Self::Device, request: &OpenRequest, _: u32) -> Result<Self::Device, OpenError> {
+        self.open(request)
+    }
+
+    fn mac(&self, _: &str) -> Option<Mac> {
+        None
+    }
+
+    fn mtu(&self, _: &str) -> io::Result<u32> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+fn main() -> ExitCode {
+    let cancel = Arc::new(AtomicBool::new(false));
+    // The second control-C ends the process at once. The order matters: what is registered first runs first.
+    let signal = signal_hook::consts::SIGINT;
+    let hooks = signal_hook::flag::register_conditional_default(signal, Arc::clone(&cancel))
+        .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&cancel)));
+    if let Err(error) = hooks {
+        stderr_log().raw(format_args!("cannot handle control-C: {error}\n"));
+    }
+    let host = Host {
+        out: &Output::new(io::stdout()),
+        log: stderr_log(),
+        clock: &SystemClock::new(),
+        cancel: &cancel,
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    ExitCode::from(run(std::env::args_os(), &NoService, host))
+}

@@ -1,0 +1,410 @@
+//! Binding: rings of a port to a descriptor, and back.
+
+use super::{Asker, Binding, BindingId, ControlError, Kind, PortId, Registry};
+use crate::kring::{RingHandle, distance, next};
+use crate::layout::{Dir, RingShared};
+use crate::lease::{BoundRings, Grant, GrantKind, PeerGrant};
+use crate::pool::Exhausted;
+use ringway_abi::{
+    Errno, NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_REG_ALL_NIC, NR_REG_NIC_SW, NR_REG_NULL, NR_REG_ONE_NIC,
+    NR_REG_ONE_SW, NR_REG_SW, NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, nmreq_register,
+};
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Registry {
+    /// REGISTER: finds or makes the port, and binds the rings that the request selects.
+    ///
+    /// # Errors
+    /// As abi.md 9.1.
+    pub fn register(
+        &mut self,
+        who: Asker,
+        name: &str,
+        req: &nmreq_register,
+    ) -> Result<BindingId, ControlError> {
+        let port = self.look_up(who, name, req, true)?;
+        let bound = self.bind(who, port, req);
+        if bound.is_err() {
+            self.drop_if_unused(port);
+        }
+        bound
+    }
+
+    fn bind(&mut self, who: Asker, id: PortId, req: &nmreq_register) -> Result<BindingId, ControlError> {
+        let port = self.port(id)?;
+        if port.hdr_len != 0 && req.nr_flags & NR_ACCEPT_VNET_HDR == 0 {
+            let text = format!(
+                "{}: frames there begin with a virtio-net header; ask with NR_ACCEPT_VNET_HDR",
+                port.name
+            );
+            return Err(ControlError::new(Errno::EIO, text));
+        }
+        let selected = select(port.geometry.tx_rings, port.geometry.rx_rings, req);
+        let (tx, rx) = selected.map_err(|e| e.on(&port.name))?;
+        let exclusive = req.nr_flags & NR_EXCLUSIVE != 0;
+        let wanted = |dir: Dir| if dir == Dir::Tx { (&port.tx, &tx) } else { (&port.rx, &rx) };
+        for dir in [Dir::Rx, Dir::Tx] {
+            let (rings, range) = wanted(dir);
+            let conflict = range.clone().find(|i| {
+                rings.get(usize::from(*i)).is_some_and(|r| r.exclusive || (exclusive && r.users > 0))
+            });
+            if let Some(i) = conflict {
+                let text =
+                    format!("{}: {dir:?} ring {i} is bound by somebody who shares it with nobody", port.name);
+                let alone =
+                    format!("{}: {dir:?} ring {i} is in use, so it cannot be had exclusively", port.name);
+                let held = rings[usize::from(i)].exclusive;
+                return Err(ControlError::new(Errno::EBUSY, if held { text } else { alone }));
+            }
+        }
+        let geometry = port.geometry;
+        for (dir, range) in [(Dir::Rx, &rx), (Dir::Tx, &tx)] {
+            for i in range.clone() {
+                if let Err(e) = self.take_ring(id, dir, i, exclusive) {
+                    // Give back what was taken so far.
+                    let done = if dir == Dir::Rx {
+                        [(Dir::Rx, rx.start..i), (Dir::Tx, 0..0)]
+                    } else {
+                        [(Dir::Rx, rx.clone()), (Dir::Tx, tx.start..i)]
+                    };
+                    for (dir, range) in done {
+                        range.for_each(|i| self.give_ring(id, dir, i));
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        let offsets = |registry: &Registry, dir: Dir, n: u16, range: &Range<u16>| -> Vec<u64> {
+            let Ok(port) = registry.port(id) else { return vec![] };
+            let rings = if dir == Dir::Tx { &port.tx } else { &port.rx };
+            (0..n)
+                .map(|i| if range.contains(&i) { rings[usize::from(i)].offset.unwrap_or(0) } else { 0 })
+                .collect()
+        };
+        let tx_ofs = offsets(self, Dir::Tx, geometry.tx_rings, &tx);
+        let rx_ofs = offsets(self, Dir::Rx, geometry.rx_rings, &rx);
+        let port = self.ports.get_mut(&id).ok_or_else(gone)?;
+        let (name, region_id) = (port.name.clone(), port.region);
+        port.bindings += 1;
+        let region = &mut self.regions.get_mut(&region_id).ok_or_else(gone)?.region;
+        let made = region.make_if(&name, &tx_ofs, &rx_ofs);
+        let if_ofs = match made {
+            Ok(ofs) => ofs,
+            Err(e) => {
+                if let Some(port) = self.ports.get_mut(&id) {
+                    port.bindings -= 1;
+                }
+                for (dir, range) in [(Dir::Rx, rx), (Dir::Tx, tx)] {
+                    range.for_each(|i| self.give_ring(id, dir, i));
+                }
+                return Err(self.exhausted(e, region_id));
+            }
+        };
+        let extra_bufs = region.take_extra(if_ofs, req.nr_extra_bufs);
+        let binding = BindingId(self.fresh_id());
+        let nr_flags = req.nr_flags;
+        let entry = Binding { port: id, uid: who.uid, tx, rx, exclusive, if_ofs, extra_bufs, nr_flags };
+        self.bindings.insert(binding, entry);
+        Ok(binding)
+    }
+
+    fn exhausted(&self, e: Exhausted, region: super::RegionId) -> ControlError {
+        let private = self.regions.get(&region).is_some_and(|r| r.region.private);
+        let prefix = if private { "priv_" } else { "" };
+        let what = match e {
+            Exhausted::Interfaces => "interface records",
+            Exhausted::Rings => "ring objects (or they are too small for that many slots)",
+            Exhausted::Buffers => "buffers",
+        };
+        let text = format!(
+            "the memory region has no {what} left; raise tunable {prefix}{} (`ringway tune`)",
+            e.tunable()
+        );
+        ControlError::new(Errno::ENOMEM, text)
+    }
+
+    /// One more user of a ring; the first makes it.
+    fn take_ring(&mut self, id: PortId, dir: Dir, i: u16, exclusive: bool) -> Result<(), ControlError> {
+        let port = self.port(id)?;
+        let ring = if dir == Dir::Tx { &port.tx } else { &port.rx }[usize::from(i)].clone();
+        if ring.offset.is_none() {
+            match port.kind {
+                Kind::Pipe { peer, .. } => self.make_pipe_pair(id, peer, dir, i)?,
+                _ => self.make_ring(id, dir, i)?,
+            }
+        }
+        let port = self.ports.get_mut(&id).ok_or_else(gone)?;
+        let ring = &mut if dir == Dir::Tx { &mut port.tx } else { &mut port.rx }[usize::from(i)];
+        ring.users += 1;
+        ring.exclusive = exclusive;
+        if dir == Dir::Rx
+            && let Some(shared) = RingShared::new(&port.state.map, &port.geometry, dir, i)
+        {
+            shared.state.senders.bound.store(1, std::sync::atomic::Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn make_ring(&mut self, id: PortId, dir: Dir, i: u16) -> Result<(), ControlError> {
+        let port = self.ports.get_mut(&id).ok_or_else(gone)?;
+        let region_id = port.region;
+        let n = port.geometry.slots(dir);
+        let region = &mut self.regions.get_mut(&region_id).ok_or_else(gone)?.region;
+        let ofs = match region.make_ring(dir, i, n, true) {
+            Ok(ofs) => ofs,
+            Err(e) => return Err(self.exhausted(e, region_id)),
+        };
+        let ring = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
+        ring[usize::from(i)].offset = Some(ofs);
+        if let Some(handle) = self.handle(id, dir, i) {
+            handle.reset();
+        }
+        Ok(())
+    }
+
+    /// The ring of an end and the one that it meets: own first, the other with copies of its slots.
+    fn make_pipe_pair(&mut self, id: PortId, peer: PortId, dir: Dir, i: u16) -> Result<(), ControlError> {
+        self.make_ring(id, dir, i)?;
+        let far = if dir == Dir::Tx { Dir::Rx } else { Dir::Tx };
+        let own = self.handle(id, dir, i).ok_or_else(gone)?;
+        let entry = self.ports.get_mut(&peer).ok_or_else(gone)?;
+        let region_id = entry.region;
+        let region = &mut self.regions.get_mut(&region_id).ok_or_else(gone)?.region;
+        match region.make_ring(far, i, own.num_slots(), false) {
+            Ok(ofs) => {
+                let rings = if far == Dir::Tx { &mut entry.tx } else { &mut entry.rx };
+                rings[usize::from(i)].offset = Some(ofs);
+            }
+            Err(e) => {
+                self.free_ring(id, dir, i);
+                return Err(self.exhausted(e, region_id));
+            }
+        }
+        let other = self.handle(peer, far, i).ok_or_else(gone)?;
+        for (a, b) in own.ring.slots.iter().zip(other.ring.slots.iter()) {
+            b.store(a.load());
+            b.set_ptr(a.ptr());
+        }
+        other.reset();
+        Ok(())
+    }
+
+    /// The ring with its state, if it exists.
+    pub(super) fn handle(&self, id: PortId, dir: Dir, i: u16) -> Option<RingHandle> {
+        let port = self.ports.get(&id)?;
+        let rings = if dir == Dir::Tx { &port.tx } else { &port.rx };
+        let ofs = rings.get(usize::from(i))?.offset?;
+        let shared = RingShared::new(&port.state.map, &port.geometry, dir, i)?;
+        let ring = self.regions.get(&port.region)?.region.ring(ofs, shared.num_slots)?;
+        Some(RingHandle { ring, shared, dir })
+    }
+
+    /// One user less of a ring; the last takes it away, except on a pipe, which lives as a whole.
+    fn give_ring(&mut self, id: PortId, dir: Dir, i: u16) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let is_pipe = matches!(port.kind, Kind::Pipe { .. });
+        let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
+        let Some(ring) = rings.get_mut(usize::from(i)) else { return };
+        ring.users = ring.users.saturating_sub(1);
+        ring.exclusive = false;
+        if ring.users > 0 || is_pipe {
+            return;
+        }
+        if dir == Dir::Rx
+            && let Some(shared) = RingShared::new(&port.state.map, &port.geometry, dir, i)
+        {
+            // Senders look under their lock; one that is copying right now writes into a ring that is no more bound, in
+            // memory that still exists.
+            shared.state.senders.bound.store(0, std::sync::atomic::Ordering::Release);
+        }
+        self.free_ring(id, dir, i);
+    }
+
+    /// Takes a ring away with the buffers in its slots.
+    fn free_ring(&mut self, id: PortId, dir: Dir, i: u16) {
+        let Some(handle) = self.handle(id, dir, i) else { return };
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
+        let Some(ofs) = rings[usize::from(i)].offset.take() else { return };
+        let Some(entry) = self.regions.get_mut(&port.region) else { return };
+        for slot in handle.ring.slots.iter() {
+            entry.region.give_buf(slot.load().buf_idx());
+        }
+        entry.region.drop_ring(ofs);
+    }
+
+    /// Takes all rings of a pipe away: of each pair of slots the one that is valid gives its buffer back.
+    pub(super) fn free_pipe_rings(&mut self, a: PortId, b: PortId) {
+        for (tx_end, rx_end) in [(a, b), (b, a)] {
+            let Some(n) = self.ports.get(&tx_end).map(|p| p.geometry.tx_rings) else { continue };
+            for i in 0..n {
+                let pair = self.handle(tx_end, Dir::Tx, i).zip(self.handle(rx_end, Dir::Rx, i));
+                let Some((tx, rx)) = pair else { continue };
+                let valid = pipe_buffers(&tx, &rx);
+                let region_id = self.ports.get(&tx_end).map(|p| p.region);
+                if let Some(entry) = region_id.and_then(|r| self.regions.get_mut(&r)) {
+                    for idx in valid {
+                        entry.region.give_buf(idx);
+                    }
+                }
+                for (id, dir) in [(tx_end, Dir::Tx), (rx_end, Dir::Rx)] {
+                    let Some(port) = self.ports.get_mut(&id) else { continue };
+                    let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
+                    if let Some(ofs) = rings[usize::from(i)].offset.take()
+                        && let Some(entry) = self.regions.get_mut(&port.region)
+                    {
+                        entry.region.drop_ring(ofs);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last copy of a descriptor is closed, or its last process dead.
+    pub fn unbind(&mut self, id: BindingId) {
+        let Some(binding) = self.bindings.remove(&id) else { return };
+        if let Some(port) = self.ports.get_mut(&binding.port) {
+            port.bindings -= 1;
+            if let Some(entry) = self.regions.get_mut(&port.region) {
+                entry.region.give_extra(binding.if_ofs);
+                entry.region.drop_if(binding.if_ofs);
+            }
+        }
+        for (dir, range) in [(Dir::Rx, binding.rx), (Dir::Tx, binding.tx)] {
+            range.for_each(|i| self.give_ring(binding.port, dir, i));
+        }
+        self.drop_if_unused(binding.port);
+    }
+
+    pub(super) fn make_grant(&self, id: BindingId) -> Result<Grant, ControlError> {
+        let binding = self.bindings.get(&id).ok_or_else(gone)?;
+        let port = self.port(binding.port)?;
+        let entry = self.region_of(port)?;
+        let bound = |rings: &[super::RingUse], range: &Range<u16>| BoundRings {
+            first: range.start,
+            offsets: range.clone().map(|i| rings[usize::from(i)].offset.unwrap_or(0)).collect(),
+        };
+        let kind = match &port.kind {
+            Kind::Null => GrantKind::Null,
+            Kind::Vale { index, generation, page, .. } => {
+                GrantKind::Vale { index: *index, generation: *generation, page: page.clone() }
+            }
+            Kind::Pipe { peer, .. } => {
+                let peer = self.port(*peer)?;
+                GrantKind::Pipe {
+                    peer_state: peer.state.clone(),
+                    peer_rx_bell: peer.rx_bell.clone(),
+                    peer_tx_bell: peer.tx_bell.clone(),
+                }
+            }
+        };
+        Ok(Grant {
+            name: port.name.clone(),
+            kind,
+            geometry: port.geometry,
+            tx: bound(&port.tx, &binding.tx),
+            rx: bound(&port.rx, &binding.rx),
+            mem_id: entry.mem_id,
+            layout: entry.region.layout,
+            if_ofs: binding.if_ofs,
+            extra_bufs: binding.extra_bufs,
+            nr_flags: binding.nr_flags,
+            region: entry.region.shm.clone(),
+            state: port.state.clone(),
+            rx_bell: port.rx_bell.clone(),
+            tx_bell: port.tx_bell.clone(),
+        })
+    }
+
+    pub(super) fn make_peer_grant(&self, id: BindingId, index: u8) -> Result<PeerGrant, ControlError> {
+        let binding = self.bindings.get(&id).ok_or_else(gone)?;
+        let Kind::Vale { switch: Some(switch), .. } = self.port(binding.port)?.kind else {
+            return Err(ControlError::new(Errno::ENXIO, "the port sits on no switch"));
+        };
+        let switch = self.switches.get(switch).and_then(Option::as_ref).ok_or_else(gone)?;
+        let peer = self.port(*switch.ports.get(&index).ok_or_else(gone)?)?;
+        let Kind::Vale { generation, .. } = peer.kind else { return Err(gone()) };
+        if peer.owner != binding.uid {
+            return Err(ControlError::new(Errno::EACCES, "that port belongs to another user"));
+        }
+        let entry = self.region_of(peer)?;
+        Ok(PeerGrant {
+            index,
+            generation,
+            geometry: peer.geometry,
+            layout: entry.region.layout,
+            region: entry.region.shm.clone(),
+            state: peer.state.clone(),
+            rx_bell: peer.rx_bell.clone(),
+        })
+    }
+}
+
+fn gone() -> ControlError {
+    ControlError::new(Errno::ENXIO, "the port is gone")
+}
+
+/// Buffers of a pair of pipe rings: of each pair of slots the valid one's. The receiver's slot is valid from the rxsync that brought it
+/// until the sender takes it back; else the sender's.
+pub(super) fn pipe_buffers(tx: &RingHandle, rx: &RingHandle) -> Vec<u32> {
+    let n = tx.num_slots();
+    let check = |v: u32| if v < n { v } else { 0 };
+    let from = next(n, check(tx.shared.state.sync.rtail.load(Relaxed)));
+    let to = check(rx.shared.state.sync.rtail.load(Relaxed));
+    let held = distance(n, from, to);
+    (0..n)
+        .map(|k| {
+            let theirs = distance(n, from, k) < held;
+            let ring = if theirs { rx } else { tx };
+            ring.ring.slots[k as usize].load().buf_idx()
+        })
+        .collect()
+}
+
+/// Why rings could not be selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SelectError {
+    Mode(u32),
+    Host,
+    RingId(u16),
+}
+
+impl SelectError {
+    fn on(self, name: &str) -> ControlError {
+        let text = match self {
+            SelectError::Mode(m) => format!("{name}: {m} is no mode of binding (nr_mode)"),
+            SelectError::Host => format!("{name}: the port has no host rings"),
+            SelectError::RingId(i) => format!("{name}: there is no ring {i}"),
+        };
+        ControlError::new(Errno::EINVAL, text)
+    }
+}
+
+/// Which rings a request binds, of a port without host rings. Source: semantics.md 8.
+fn select(
+    tx_rings: u16,
+    rx_rings: u16,
+    req: &nmreq_register,
+) -> Result<(Range<u16>, Range<u16>), SelectError> {
+    let only = req.nr_flags & (NR_TX_RINGS_ONLY | NR_RX_RINGS_ONLY);
+    if only == NR_TX_RINGS_ONLY | NR_RX_RINGS_ONLY {
+        return Ok((0..0, 0..0));
+    }
+    let i = req.nr_ringid;
+    let (tx, rx) = match req.nr_mode {
+        NR_REG_ALL_NIC | NR_REG_NULL => (0..tx_rings, 0..rx_rings),
+        NR_REG_SW | NR_REG_NIC_SW | NR_REG_ONE_SW => return Err(SelectError::Host),
+        NR_REG_ONE_NIC if i >= tx_rings && i >= rx_rings => return Err(SelectError::RingId(i)),
+        NR_REG_ONE_NIC => {
+            let one = |n: u16| if i < n { i..i + 1 } else { 0..n.min(1) };
+            (one(tx_rings), one(rx_rings))
+        }
+        other => return Err(SelectError::Mode(other)),
+    };
+    Ok(match only {
+        NR_TX_RINGS_ONLY => (tx, 0..0),
+        NR_RX_RINGS_ONLY => (0..0, rx),
+        _ => (tx, rx),
+    })
+}

@@ -1,0 +1,246 @@
+//! The registry: ports, regions and switches by name, who owns them, who has bound what.
+//!
+//! It is one object without threads or sockets. The broker keeps one for all its clients; an embedded engine keeps
+//! its own. Everything here is cold: it may allocate, and fails with words that help.
+//!
+//! Source: abi.md 9, semantics.md 8 to 12, 15, 21, 23.
+
+use crate::layout::{Geometry, RingShared};
+use crate::lease::{Grant, PeerGrant};
+use crate::pool::{Region, Shm};
+use ringway_abi::Errno;
+use ringway_os::event::Doorbell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+mod bind;
+mod info;
+mod ports;
+mod regions;
+mod switches;
+mod tunables;
+
+pub use info::{HolderInfo, PortInfo, RingInfo};
+pub use tunables::Tunables;
+
+/// A request that could not be served: the number for programs, and the words for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlError {
+    /// As netmap's request would fail.
+    pub errno: Errno,
+    /// What failed, why, what to do.
+    pub message: String,
+}
+
+impl ControlError {
+    /// An error.
+    pub fn new(errno: Errno, message: impl Into<String>) -> Self {
+        ControlError { errno, message: message.into() }
+    }
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ControlError {}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// User.
+    pub uid: u32,
+}
+
+impl Asker {
+    /// True for the owner and for root.
+    #[must_use]
+    pub fn may(self, owner: u32) -> bool {
+        self.uid == owner || self.uid == 0
+    }
+}
+
+/// A port in the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(u64);
+
+/// A bound descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BindingId(u64);
+
+/// A region in the registry. `mem_id` is what clients call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RegionId(u64);
+
+#[derive(Debug)]
+struct RegionEntry {
+    mem_id: u16,
+    owner: u32,
+    region: Region,
+    /// Ports that use it.
+    ports: u32,
+}
+
+/// What kind of port it is.
+#[derive(Debug)]
+enum Kind {
+    /// On a switch, or a switch port on none: the parent that a pipe made for itself.
+    Vale { switch: Option<usize>, index: u8, generation: u32, page: Shm },
+    /// One end of a pipe.
+    Pipe { parent: PortId, peer: PortId },
+    /// Holds a region.
+    Null,
+}
+
+/// One ring of a port: who has it.
+#[derive(Clone, Debug, Default)]
+struct RingUse {
+    users: u32,
+    exclusive: bool,
+    /// Where it lies in the region, while it exists.
+    offset: Option<u64>,
+}
+
+#[derive(Debug)]
+struct PortEntry {
+    name: String,
+    owner: u32,
+    kind: Kind,
+    region: RegionId,
+    geometry: Geometry,
+    state: Shm,
+    tx: Vec<RingUse>,
+    rx: Vec<RingUse>,
+    /// Descriptors bound.
+    bindings: u32,
+    /// Pipes on it.
+    pipes: u32,
+    hdr_len: u32,
+    rx_bell: Arc<Doorbell>,
+    tx_bell: Arc<Doorbell>,
+}
+
+#[derive(Debug)]
+struct Switch {
+    name: String,
+    owner: u32,
+    page: Shm,
+    ports: BTreeMap<u8, PortId>,
+    /// Indexes given back, the last first.
+    freed: Vec<u8>,
+    next_index: u8,
+    /// Newcomers of other users are welcome.
+    public: bool,
+}
+
+#[derive(Debug)]
+struct Binding {
+    port: PortId,
+    uid: u32,
+    tx: std::ops::Range<u16>,
+    rx: std::ops::Range<u16>,
+    exclusive: bool,
+    if_ofs: u64,
+    extra_bufs: u32,
+    nr_flags: u64,
+}
+
+/// All ports, regions, switches and bindings of a broker or an embedded engine.
+#[derive(Debug, Default)]
+pub struct Registry {
+    /// Parameters in force.
+    pub tunables: Tunables,
+    /// Names of switches that all users may join.
+    pub public_switches: Vec<String>,
+    regions: BTreeMap<RegionId, RegionEntry>,
+    globals: HashMap<u32, RegionId>,
+    last_mem_id: u16,
+    ports: HashMap<PortId, PortEntry>,
+    names: HashMap<String, PortId>,
+    switches: Vec<Option<Switch>>,
+    bindings: HashMap<BindingId, Binding>,
+    next_id: u64,
+    next_generation: u32,
+}
+
+impl Registry {
+    /// An empty one.
+    #[must_use]
+    pub fn new(tunables: Tunables) -> Self {
+        Registry { tunables, last_mem_id: 1, ..Registry::default() }
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn port(&self, id: PortId) -> Result<&PortEntry, ControlError> {
+        self.ports.get(&id).ok_or_else(|| ControlError::new(Errno::ENXIO, "the port is gone"))
+    }
+
+    fn region_of(&self, port: &PortEntry) -> Result<&RegionEntry, ControlError> {
+        self.regions.get(&port.region).ok_or_else(|| ControlError::new(Errno::ENXIO, "the region is gone"))
+    }
+
+    /// Descriptors bound now.
+    #[must_use]
+    pub fn bindings(&self) -> usize {
+        self.bindings.len()
+    }
+
+    /// True if nothing is left: no port, region, switch or binding.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bindings.is_empty()
+            && self.ports.is_empty()
+            && self.regions.is_empty()
+            && self.switches.iter().all(Option::is_none)
+    }
+
+    /// Name of the port of a binding.
+    #[must_use]
+    pub fn binding_name(&self, id: BindingId) -> Option<&str> {
+        Some(&self.ports.get(&self.bindings.get(&id)?.port)?.name)
+    }
+
+    /// Bytes of regions that belong to `uid`, as far as they could ever be touched.
+    #[must_use]
+    pub fn region_bytes(&self, uid: u32) -> u64 {
+        self.regions.values().filter(|r| r.owner == uid).map(|r| r.region.layout.memsize).sum()
+    }
+
+    /// What a binding hands out.
+    ///
+    /// # Errors
+    /// ENXIO if there is no such binding.
+    pub fn grant(&self, id: BindingId) -> Result<Grant, ControlError> {
+        self.make_grant(id)
+    }
+
+    /// The member at `index` of the switch that the binding's port sits on, for its senders.
+    ///
+    /// # Errors
+    /// ENXIO if there is none; EACCES if it belongs to another user.
+    pub fn peer_grant(&self, id: BindingId, index: u8) -> Result<PeerGrant, ControlError> {
+        self.make_peer_grant(id, index)
+    }
+
+    /// The states of all rings of the ports that `uid` owns (root: of all ports), with the number of slots: for the repair of locks
+    /// that a dead attachment held.
+    pub fn ring_states(&self) -> impl Iterator<Item = (u32, RingShared)> + '_ {
+        self.ports.values().flat_map(|p| {
+            let rings =
+                |dir, n| (0..n).filter_map(move |i| RingShared::new(&p.state.map, &p.geometry, dir, i));
+            rings(crate::layout::Dir::Tx, p.geometry.tx_rings)
+                .chain(rings(crate::layout::Dir::Rx, p.geometry.rx_rings))
+                .map(|r| (p.owner, r))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

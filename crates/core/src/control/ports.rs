@@ -1,0 +1,358 @@
+//! Ports: found by name, made when their kind is made on first use, gone with their last user.
+
+use super::regions::no_memory;
+use super::switches::make_page;
+use super::{Asker, ControlError, Kind, PortEntry, PortId, RegionId, Registry, RingUse};
+use crate::layout::{Geometry, RegionWish, state_memfd_bytes};
+use crate::pool::Shm;
+use crate::vale::seat_port;
+use ringway_abi::{
+    Errno, NR_MONITOR_RX, NR_MONITOR_TX, NR_REG_ALL_NIC, NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_PIPE_MASTER,
+    NR_REG_PIPE_SLAVE, NR_ZCOPY_MON, PipeRole, is_vale_name, nmreq_register, split_pipe, split_vale,
+};
+use ringway_os::event::Doorbell;
+use std::sync::Arc;
+
+/// Rings of a switch port, per direction.
+const VALE_MAX_RINGS: u16 = 16;
+/// Slots of a ring of a switch port or pipe.
+const MAX_SLOTS: u32 = 4096;
+/// Slots when nothing is asked.
+const DEFAULT_SLOTS: u32 = 1024;
+/// Rings of a pipe, per direction.
+const PIPE_MAX_RINGS: u16 = 256;
+/// Pipes on one parent.
+const MAX_PIPES: u32 = 64;
+/// Pipes that a private region has room for.
+const PRIVATE_PIPES: u32 = 2;
+/// Extra buffers of a new switch port.
+const MAX_EXTRA_BUFS: u32 = 524_288;
+/// Bytes of an interface name, its NUL included.
+const IFNAMSIZ: usize = 16;
+
+impl Registry {
+    /// The port that a request names. With `create`, ports that are made on first use are made.
+    ///
+    /// # Errors
+    /// As abi.md 9.1 lists for the lookup.
+    pub(super) fn look_up(
+        &mut self,
+        who: Asker,
+        name: &str,
+        req: &nmreq_register,
+        create: bool,
+    ) -> Result<PortId, ControlError> {
+        if req.nr_mem_id != 0 {
+            self.find_region(who, req.nr_mem_id)?;
+        }
+        if matches!(req.nr_mode, NR_REG_PIPE_MASTER | NR_REG_PIPE_SLAVE) {
+            let text =
+                "modes PIPE_MASTER and PIPE_SLAVE belong to the old API; name the pipe as port{id or port}id";
+            return Err(ControlError::new(Errno::EINVAL, text));
+        }
+        if req.nr_mode == NR_REG_NULL {
+            return self.make_null(who, name, req);
+        }
+        if req.nr_flags & (NR_MONITOR_TX | NR_MONITOR_RX | NR_ZCOPY_MON) != 0 {
+            return Err(ControlError::new(Errno::EOPNOTSUPP, "monitors are not there yet"));
+        }
+        if let Some((parent, role, id)) = split_pipe(name) {
+            return self.look_up_pipe(who, name, (parent, role, id), req, create);
+        }
+        if let Some(id) = self.names.get(name).copied() {
+            self.check_owner(who, id)?;
+            return Ok(id);
+        }
+        if is_vale_name(name) {
+            if !create {
+                return Err(ControlError::new(Errno::ENXIO, format!("there is no port {name}")));
+            }
+            return self.make_vale(who, name, req);
+        }
+        Err(ControlError::new(Errno::ENXIO, format!("there is no interface {name}")))
+    }
+
+    pub(super) fn check_owner(&self, who: Asker, id: PortId) -> Result<(), ControlError> {
+        let port = self.port(id)?;
+        if who.may(port.owner) {
+            return Ok(());
+        }
+        let text = format!("port {} belongs to another user; only its owner and root may open it", port.name);
+        Err(ControlError::new(Errno::EACCES, text))
+    }
+
+    fn make_null(&mut self, who: Asker, name: &str, req: &nmreq_register) -> Result<PortId, ControlError> {
+        if req.nr_mem_id == 0 {
+            return Err(ControlError::new(
+                Errno::EINVAL,
+                "a null port needs the id of a memory region (@ID)",
+            ));
+        }
+        let region = self.find_region(who, req.nr_mem_id)?;
+        let geometry = Geometry {
+            tx_rings: req.nr_tx_rings,
+            rx_rings: req.nr_rx_rings,
+            tx_slots: req.nr_tx_slots,
+            rx_slots: req.nr_rx_slots,
+        };
+        self.add_port(who, &format!("null:{name}"), region, geometry, false, |_, _| Ok(Kind::Null))
+    }
+
+    fn make_vale(&mut self, who: Asker, name: &str, req: &nmreq_register) -> Result<PortId, ControlError> {
+        let (switch_name, _) =
+            split_vale(name).map_err(|e| ControlError::new(e.errno(), format!("{name}: {e}")))?;
+        let switch_name = switch_name.to_owned();
+        let switch = self.join_switch(who, &switch_name)?;
+        let geometry = vale_geometry(req);
+        let made = self.vale_region(who, req, &geometry).and_then(|region| {
+            let made = self.add_port(who, name, region, geometry, true, |registry, id| {
+                let (index, generation, page) = registry.seat(switch, id)?;
+                Ok(Kind::Vale { switch: Some(switch), index, generation, page })
+            });
+            if made.is_err() {
+                self.discard_unused_region(region);
+            }
+            made
+        });
+        if made.is_err() {
+            self.discard_empty_switch(switch);
+        }
+        made
+    }
+
+    /// The parent that a pipe on an unknown name makes for itself: a switch port on no switch.
+    fn make_loose(&mut self, who: Asker, name: &str, req: &nmreq_register) -> Result<PortId, ControlError> {
+        if name.is_empty() || name.len() >= IFNAMSIZ {
+            return Err(ControlError::new(Errno::ENXIO, format!("there is no interface {name}")));
+        }
+        let geometry = vale_geometry(req);
+        let region = self.vale_region(who, req, &geometry)?;
+        let made = self.add_port(who, name, region, geometry, true, |registry, _| {
+            let page = make_page()?;
+            registry.next_generation = registry.next_generation.wrapping_add(1).max(1);
+            let generation = registry.next_generation;
+            seat_port(&*super::switches::view(&page)?, 0, generation);
+            Ok(Kind::Vale { switch: None, index: 0, generation, page })
+        });
+        if made.is_err() {
+            self.discard_unused_region(region);
+        }
+        made
+    }
+
+    fn vale_region(
+        &mut self,
+        who: Asker,
+        req: &nmreq_register,
+        g: &Geometry,
+    ) -> Result<RegionId, ControlError> {
+        if req.nr_mem_id != 0 {
+            return self.find_region(who, req.nr_mem_id);
+        }
+        let extra = req.nr_extra_bufs.min(MAX_EXTRA_BUFS);
+        let wish = RegionWish::for_port(&self.tunables.private_region(), g, PRIVATE_PIPES, extra);
+        self.make_private_region(who.uid, &wish)
+    }
+
+    fn look_up_pipe(
+        &mut self,
+        who: Asker,
+        name: &str,
+        (parent, role, id): (&str, PipeRole, &str),
+        req: &nmreq_register,
+        create: bool,
+    ) -> Result<PortId, ControlError> {
+        if id.is_empty() || parent.is_empty() {
+            let text = format!("{name}: a pipe is named port{}id", role.bracket());
+            return Err(ControlError::new(Errno::EINVAL, text));
+        }
+        if !matches!(req.nr_mode, NR_REG_ALL_NIC | NR_REG_ONE_NIC) {
+            return Err(ControlError::new(Errno::EINVAL, format!("{name}: a pipe has no host rings")));
+        }
+        if let Some(found) = self.names.get(name).copied() {
+            self.check_owner(who, found)?;
+            return Ok(found);
+        }
+        let parent_id = match self.names.get(parent).copied() {
+            Some(p) => {
+                self.check_owner(who, p)?;
+                p
+            }
+            None if !create => {
+                let errno = if is_vale_name(parent) { Errno::ENXIO } else { Errno::ENODEV };
+                return Err(ControlError::new(errno, format!("there is no pipe {name}")));
+            }
+            None => {
+                let wish = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_flags: 0, ..*req };
+                if split_pipe(parent).is_some() || is_vale_name(parent) {
+                    self.look_up(who, parent, &wish, true)?
+                } else {
+                    self.make_loose(who, parent, &wish)?
+                }
+            }
+        };
+        if !create {
+            return Err(ControlError::new(Errno::ENODEV, format!("there is no pipe {name}")));
+        }
+        let made = self.make_pipe(who, parent_id, parent, role, id, req);
+        if made.is_err() {
+            self.drop_if_unused(parent_id);
+        }
+        made
+    }
+
+    fn make_pipe(
+        &mut self,
+        who: Asker,
+        parent_id: PortId,
+        parent: &str,
+        role: PipeRole,
+        id: &str,
+        req: &nmreq_register,
+    ) -> Result<PortId, ControlError> {
+        let entry = self.port(parent_id)?;
+        if entry.pipes >= MAX_PIPES {
+            let text = format!("{parent} has {MAX_PIPES} pipes already");
+            return Err(ControlError::new(Errno::EINVAL, text));
+        }
+        let (region, owner) = (entry.region, entry.owner);
+        let slots = |asked: u32, default: u32| if asked == 0 { default } else { asked.clamp(2, MAX_SLOTS) };
+        let master = Geometry {
+            tx_rings: req.nr_tx_rings.clamp(1, PIPE_MAX_RINGS),
+            rx_rings: req.nr_rx_rings.clamp(1, PIPE_MAX_RINGS),
+            tx_slots: slots(req.nr_tx_slots, entry.geometry.tx_slots),
+            rx_slots: slots(req.nr_rx_slots, entry.geometry.rx_slots),
+        };
+        // A TX ring meets an RX ring: both have the size of the master's.
+        let names = [PipeRole::Master, PipeRole::Slave].map(|r| format!("{parent}{}{id}", r.bracket()));
+        let keeper = Asker { uid: owner };
+        let ends: [PortId; 2] = [PortId(self.fresh_id()), PortId(self.fresh_id())];
+        for (i, geometry) in [master, master.swapped()].into_iter().enumerate() {
+            let kind = Kind::Pipe { parent: parent_id, peer: ends[1 - i] };
+            if let Err(e) = self.insert_port(keeper, ends[i], &names[i], region, geometry, true, kind) {
+                if i == 1 {
+                    self.remove_port(ends[0]);
+                }
+                return Err(e);
+            }
+        }
+        if let Some(p) = self.ports.get_mut(&parent_id) {
+            p.pipes += 1;
+        }
+        let _ = who;
+        Ok(ends[usize::from(role == PipeRole::Slave)])
+    }
+
+    fn add_port(
+        &mut self,
+        who: Asker,
+        name: &str,
+        region: RegionId,
+        geometry: Geometry,
+        named: bool,
+        kind: impl FnOnce(&mut Self, PortId) -> Result<Kind, ControlError>,
+    ) -> Result<PortId, ControlError> {
+        let id = PortId(self.fresh_id());
+        let kind = kind(self, id)?;
+        self.insert_port(who, id, name, region, geometry, named, kind)?;
+        Ok(id)
+    }
+
+    #[allow(clippy::too_many_arguments)] // All are parts of one entry.
+    fn insert_port(
+        &mut self,
+        who: Asker,
+        id: PortId,
+        name: &str,
+        region: RegionId,
+        geometry: Geometry,
+        named: bool,
+        kind: Kind,
+    ) -> Result<(), ControlError> {
+        let parts = || -> std::io::Result<_> {
+            let state = Shm::create("ringway-state", state_memfd_bytes(&geometry).max(1))?;
+            Ok((state, Arc::new(Doorbell::new()?), Arc::new(Doorbell::new()?)))
+        };
+        let (state, rx_bell, tx_bell) = match parts() {
+            Ok(parts) => parts,
+            Err(e) => {
+                if let Kind::Vale { switch: Some(i), index, .. } = kind {
+                    self.unseat(i, index);
+                }
+                return Err(no_memory(&format!("port {name}"), &e));
+            }
+        };
+        if let Some(r) = self.regions.get_mut(&region) {
+            r.ports += 1;
+        }
+        let rings = |n: u16| vec![RingUse::default(); usize::from(n)];
+        let entry = PortEntry {
+            name: name.to_owned(),
+            owner: who.uid,
+            kind,
+            region,
+            geometry,
+            state,
+            tx: rings(geometry.tx_rings),
+            rx: rings(geometry.rx_rings),
+            bindings: 0,
+            pipes: 0,
+            hdr_len: 0,
+            rx_bell,
+            tx_bell,
+        };
+        self.ports.insert(id, entry);
+        if named {
+            self.names.insert(name.to_owned(), id);
+        }
+        Ok(())
+    }
+
+    /// Takes a port away if nobody has it bound and nothing stands on it; what stood under it, too.
+    pub(super) fn drop_if_unused(&mut self, id: PortId) {
+        let Some(port) = self.ports.get(&id) else { return };
+        if port.bindings > 0 || port.pipes > 0 {
+            return;
+        }
+        let Kind::Pipe { parent, peer } = port.kind else {
+            self.remove_port(id);
+            return;
+        };
+        // Both ends live and die together.
+        if self.ports.get(&peer).is_some_and(|p| p.bindings > 0 || p.pipes > 0) {
+            return;
+        }
+        self.free_pipe_rings(id, peer);
+        self.remove_port(id);
+        self.remove_port(peer);
+        if let Some(p) = self.ports.get_mut(&parent) {
+            p.pipes -= 1;
+        }
+        self.drop_if_unused(parent);
+    }
+
+    fn remove_port(&mut self, id: PortId) {
+        let Some(port) = self.ports.remove(&id) else { return };
+        if self.names.get(&port.name) == Some(&id) {
+            self.names.remove(&port.name);
+        }
+        if let Kind::Vale { switch: Some(i), index, .. } = port.kind {
+            self.unseat(i, index);
+        }
+        let _ = port.state.memfd.discard();
+        self.release_region(port.region);
+    }
+}
+
+/// What a switch port gets of what is asked: silently within the limits.
+fn vale_geometry(req: &nmreq_register) -> Geometry {
+    let rings = |n: u16| if n == 0 { 1 } else { n.min(VALE_MAX_RINGS) };
+    // A ring of one slot holds nothing: its one slot separates the owners.
+    let slots = |n: u32| if n == 0 { DEFAULT_SLOTS } else { n.clamp(2, MAX_SLOTS) };
+    Geometry {
+        tx_rings: rings(req.nr_tx_rings),
+        rx_rings: rings(req.nr_rx_rings),
+        tx_slots: slots(req.nr_tx_slots),
+        rx_slots: slots(req.nr_rx_slots),
+    }
+}

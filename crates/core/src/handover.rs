@@ -1,0 +1,207 @@
+//! Grants as bytes and fds, for the way from broker to client. See `ringway_abi::wire` for the layout.
+
+use crate::layout::{Geometry, PoolLayout, RegionLayout};
+use crate::lease::{BoundRings, Grant, GrantKind, PeerGrant};
+use crate::pool::Shm;
+use ringway_abi::wire::{self, WireError};
+use ringway_os::event::Doorbell;
+use ringway_os::mem::Memfd;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use zerocopy::IntoBytes;
+
+/// Why a grant could not be taken in.
+#[derive(Debug)]
+pub enum HandoverError {
+    /// Its bytes are no grant.
+    Wire(WireError),
+    /// A field is out of range.
+    Field(&'static str),
+    /// An fd is missing.
+    Fds,
+    /// A memfd could not be mapped.
+    Map(io::Error),
+}
+
+impl fmt::Display for HandoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandoverError::Wire(e) => write!(f, "bad grant: {e}"),
+            HandoverError::Field(name) => write!(f, "bad grant: {name} is out of range"),
+            HandoverError::Fds => {
+                f.write_str("bad grant: fds are missing (is the limit of open files reached?)")
+            }
+            HandoverError::Map(e) => write!(f, "cannot map the granted memory: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for HandoverError {}
+
+impl From<WireError> for HandoverError {
+    fn from(e: WireError) -> Self {
+        HandoverError::Wire(e)
+    }
+}
+
+fn geometry_out(g: &Geometry) -> wire::Geometry {
+    wire::Geometry {
+        tx_slots: g.tx_slots,
+        rx_slots: g.rx_slots,
+        tx_rings: g.tx_rings,
+        rx_rings: g.rx_rings,
+        pad: 0,
+    }
+}
+
+fn geometry_in(g: &wire::Geometry) -> Result<Geometry, HandoverError> {
+    if g.tx_slots > 1 << 20 || g.rx_slots > 1 << 20 {
+        return Err(HandoverError::Field("slots"));
+    }
+    Ok(Geometry { tx_slots: g.tx_slots, rx_slots: g.rx_slots, tx_rings: g.tx_rings, rx_rings: g.rx_rings })
+}
+
+fn pools_out(l: &RegionLayout) -> [wire::Pool; 3] {
+    [l.ifs, l.rings, l.bufs].map(|p| wire::Pool {
+        offset: p.offset,
+        objsize: p.objsize,
+        objtotal: p.objtotal,
+    })
+}
+
+fn pools_in(pools: &[wire::Pool; 3], memsize: u64) -> RegionLayout {
+    let [ifs, rings, bufs] =
+        pools.map(|p| PoolLayout { offset: p.offset, objsize: p.objsize, objtotal: p.objtotal });
+    RegionLayout { ifs, rings, bufs, memsize }
+}
+
+/// A grant as bytes and fds.
+#[must_use]
+pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
+    let mut fds = vec![g.region.memfd.as_fd(), g.state.memfd.as_fd(), g.rx_bell.as_fd(), g.tx_bell.as_fd()];
+    let (kind, index, generation) = match &g.kind {
+        GrantKind::Null => (0, 0, 0),
+        GrantKind::Vale { index, generation, page } => {
+            fds.push(page.memfd.as_fd());
+            (1, u32::from(*index), *generation)
+        }
+        GrantKind::Pipe { peer_state, peer_rx_bell, peer_tx_bell } => {
+            fds.extend([peer_state.memfd.as_fd(), peer_rx_bell.as_fd(), peer_tx_bell.as_fd()]);
+            (2, 0, 0)
+        }
+    };
+    let mut name = [0; wire::NAME_BYTES];
+    for (b, c) in name.iter_mut().zip(g.name.bytes().take(wire::NAME_BYTES - 1)) {
+        *b = c;
+    }
+    let fixed = wire::Grant {
+        kind,
+        index,
+        generation,
+        mem_id: g.mem_id.into(),
+        first: [g.tx.first, g.rx.first],
+        bound: [g.tx.offsets.len() as u16, g.rx.offsets.len() as u16],
+        geometry: geometry_out(&g.geometry),
+        pools: pools_out(&g.layout),
+        memsize: g.layout.memsize,
+        if_ofs: g.if_ofs,
+        nr_flags: g.nr_flags,
+        extra_bufs: g.extra_bufs,
+        pad: 0,
+        name,
+    };
+    let mut bytes = fixed.as_bytes().to_vec();
+    for ofs in g.tx.offsets.iter().chain(&g.rx.offsets) {
+        bytes.extend_from_slice(&ofs.to_ne_bytes());
+    }
+    (bytes, fds)
+}
+
+/// Fds in the order in which they came.
+struct Fds(std::vec::IntoIter<OwnedFd>);
+
+impl Fds {
+    fn shm(&mut self) -> Result<Shm, HandoverError> {
+        let fd = self.0.next().ok_or(HandoverError::Fds)?;
+        Memfd::adopt(fd).and_then(Shm::from_memfd).map_err(HandoverError::Map)
+    }
+
+    fn bell(&mut self) -> Result<Arc<Doorbell>, HandoverError> {
+        self.0.next().map(|fd| Arc::new(Doorbell::adopt(fd))).ok_or(HandoverError::Fds)
+    }
+}
+
+/// A grant from bytes and fds. Fds are closed after mapping.
+///
+/// # Errors
+/// [`HandoverError`]. Whether rings fit the memory is checked when an endpoint is made of it.
+pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverError> {
+    let w: wire::Grant = wire::take(&mut bytes)?;
+    let mut offsets = |n: u16| -> Result<Vec<u64>, HandoverError> {
+        (0..n).map(|_| Ok(wire::take::<u64>(&mut bytes)?)).collect()
+    };
+    let tx = BoundRings { first: w.first[0], offsets: offsets(w.bound[0])? };
+    let rx = BoundRings { first: w.first[1], offsets: offsets(w.bound[1])? };
+    let mut fds = Fds(fds.into_iter());
+    let (region, state) = (fds.shm()?, fds.shm()?);
+    let (rx_bell, tx_bell) = (fds.bell()?, fds.bell()?);
+    let kind = match w.kind {
+        0 => GrantKind::Null,
+        1 => {
+            let index = u8::try_from(w.index).map_err(|_| HandoverError::Field("index"))?;
+            GrantKind::Vale { index, generation: w.generation, page: fds.shm()? }
+        }
+        2 => GrantKind::Pipe { peer_state: fds.shm()?, peer_rx_bell: fds.bell()?, peer_tx_bell: fds.bell()? },
+        _ => return Err(HandoverError::Field("kind")),
+    };
+    let name = w.name.iter().take_while(|b| **b != 0).map(|b| char::from(*b)).collect();
+    Ok(Grant {
+        name,
+        kind,
+        geometry: geometry_in(&w.geometry)?,
+        tx,
+        rx,
+        mem_id: u16::try_from(w.mem_id).map_err(|_| HandoverError::Field("mem_id"))?,
+        layout: pools_in(&w.pools, w.memsize),
+        if_ofs: w.if_ofs,
+        extra_bufs: w.extra_bufs,
+        nr_flags: w.nr_flags,
+        region,
+        state,
+        rx_bell,
+        tx_bell,
+    })
+}
+
+/// A peer as bytes and fds.
+#[must_use]
+pub fn peer_out(p: &PeerGrant) -> (Vec<u8>, [BorrowedFd<'_>; 3]) {
+    let fixed = wire::Peer {
+        index: p.index.into(),
+        generation: p.generation,
+        geometry: geometry_out(&p.geometry),
+        pools: pools_out(&p.layout),
+        memsize: p.layout.memsize,
+    };
+    (fixed.as_bytes().to_vec(), [p.region.memfd.as_fd(), p.state.memfd.as_fd(), p.rx_bell.as_fd()])
+}
+
+/// A peer from bytes and fds.
+///
+/// # Errors
+/// [`HandoverError`].
+pub fn peer_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<PeerGrant, HandoverError> {
+    let w: wire::Peer = wire::take(&mut bytes)?;
+    let mut fds = Fds(fds.into_iter());
+    Ok(PeerGrant {
+        index: u8::try_from(w.index).map_err(|_| HandoverError::Field("index"))?,
+        generation: w.generation,
+        geometry: geometry_in(&w.geometry)?,
+        layout: pools_in(&w.pools, w.memsize),
+        region: fds.shm()?,
+        state: fds.shm()?,
+        rx_bell: fds.bell()?,
+    })
+}

@@ -1,0 +1,294 @@
+//! What a binding hands out, and the end that syncs with it.
+//!
+//! A [`Grant`] says everything that the sync of a bound port needs: which rings, where they lie, the memory, the doorbells. It
+//! comes from the registry, in the same process or by way of the broker's socket; an [`Endpoint`] made of
+//! it does not know which.
+
+use crate::adapter::null::Null;
+use crate::adapter::pipe::{PipeRx, PipeTx};
+use crate::adapter::{RingDriver, SyncFlags};
+use crate::kring::{RingHandle, SyncOutcome, distance};
+use crate::layout::{Dir, Geometry, RegionLayout, RingShared, RingView};
+use crate::pool::Shm;
+use crate::vale::{Known, Peer, PeerTable, Seat, ValeRx, ValeTx};
+use ringway_os::event::Doorbell;
+use ringway_os::mem::SharedRef;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What serves a granted port.
+#[derive(Clone, Debug)]
+pub enum GrantKind {
+    /// Nothing moves.
+    Null,
+    /// A port of a switch: its index and generation, and the switch's page.
+    Vale {
+        /// Index on the switch.
+        index: u8,
+        /// Generation of this opening.
+        generation: u32,
+        /// The page that all members share.
+        page: Shm,
+    },
+    /// One end of a pipe: the state of the other, and its doorbells.
+    Pipe {
+        /// State memfd of the other end.
+        peer_state: Shm,
+        /// Rung when packets were published to the other end.
+        peer_rx_bell: Arc<Doorbell>,
+        /// Rung when slots were given back to it.
+        peer_tx_bell: Arc<Doorbell>,
+    },
+}
+
+/// A bound port.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// Full name of the port.
+    pub name: String,
+    /// What serves it.
+    pub kind: GrantKind,
+    /// All rings of the port.
+    pub geometry: Geometry,
+    /// TX rings bound here, and where they lie in the region.
+    pub tx: BoundRings,
+    /// RX rings bound here.
+    pub rx: BoundRings,
+    /// Id of the region.
+    pub mem_id: u16,
+    /// Its pools.
+    pub layout: RegionLayout,
+    /// Offset of this binding's interface record.
+    pub if_ofs: u64,
+    /// Extra buffers granted.
+    pub extra_bufs: u32,
+    /// `NR_*` of the request.
+    pub nr_flags: u64,
+    /// The region.
+    pub region: Shm,
+    /// The state of the port's rings.
+    pub state: Shm,
+    /// Rung when packets arrive.
+    pub rx_bell: Arc<Doorbell>,
+    /// Rung when room appears.
+    pub tx_bell: Arc<Doorbell>,
+}
+
+/// Consecutive rings of one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BoundRings {
+    /// Index of the first.
+    pub first: u16,
+    /// Offset of each in the region.
+    pub offsets: Vec<u64>,
+}
+
+impl BoundRings {
+    /// Their indexes.
+    #[must_use]
+    pub fn range(&self) -> Range<u16> {
+        self.first..self.first + self.offsets.len() as u16
+    }
+}
+
+/// A member of the switch, as granted to another.
+#[derive(Clone, Debug)]
+pub struct PeerGrant {
+    /// Index on the switch.
+    pub index: u8,
+    /// Generation of this opening.
+    pub generation: u32,
+    /// Its rings.
+    pub geometry: Geometry,
+    /// Pools of its region.
+    pub layout: RegionLayout,
+    /// Its region.
+    pub region: Shm,
+    /// State of its rings.
+    pub state: Shm,
+    /// Its doorbell for packets.
+    pub rx_bell: Arc<Doorbell>,
+}
+
+/// Where the memory of other ports comes from.
+pub trait PeerSource {
+    /// The port at `index` of the switch that this binding's port sits on. None if it cannot be had.
+    fn peer(&mut self, index: u8) -> Option<PeerGrant>;
+}
+
+/// A grant does not fit its memory: the keeper of the registry and we disagree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadGrant;
+
+impl fmt::Display for BadGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the granted memory does not hold the granted rings")
+    }
+}
+
+impl std::error::Error for BadGrant {}
+
+/// One bound ring with its driver.
+pub struct EndRing {
+    handle: RingHandle,
+    driver: Box<dyn RingDriver>,
+    index: u16,
+}
+
+impl fmt::Debug for EndRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ring {}", self.handle.dir, self.index)
+    }
+}
+
+impl EndRing {
+    /// The ring and its state.
+    #[must_use]
+    pub fn handle(&self) -> &RingHandle {
+        &self.handle
+    }
+
+    /// Its index among the port's rings of that direction.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Slots beyond `cur` that the client owns: it is ready if there is one.
+    #[must_use]
+    pub fn ready(&self) -> u32 {
+        let n = self.handle.num_slots();
+        let cur = self.handle.ring.header.cur.load(Relaxed);
+        let tail = self.handle.ring.header.tail.load(Relaxed);
+        if cur < n && tail < n { distance(n, cur, tail) } else { 0 }
+    }
+
+    /// Announces that the owner of this ring sleeps until `more` slots beyond `cur` are there, and looks once more. True if
+    /// they are there already, or may be: sync again instead of sleeping.
+    #[must_use]
+    pub fn announce(&self, more: u32) -> bool {
+        let n = self.handle.num_slots();
+        let state = &*self.handle.shared.state;
+        let header = &self.handle.ring.header;
+        let held = distance(n, header.head.load(Relaxed) % n, header.cur.load(Relaxed) % n);
+        let wanted = held.saturating_add(more).min(n - 1);
+        state.sleep.owner.announce(wanted);
+        self.driver.moved_since(&self.handle, wanted)
+    }
+}
+
+/// The end of a bound port that runs its syncs.
+#[derive(Debug)]
+pub struct Endpoint {
+    grant: Grant,
+    me: u32,
+    tx: Vec<EndRing>,
+    rx: Vec<EndRing>,
+    peers: Arc<PeerTable>,
+}
+
+impl Endpoint {
+    /// An end for attachment `me` (not 0).
+    ///
+    /// # Errors
+    /// [`BadGrant`] if the maps do not hold what is granted.
+    pub fn new(grant: Grant, me: u32) -> Result<Self, BadGrant> {
+        let peers = Arc::new(PeerTable::default());
+        let mut end = Endpoint { me, tx: vec![], rx: vec![], peers, grant };
+        end.tx = end.rings(Dir::Tx)?;
+        end.rx = end.rings(Dir::Rx)?;
+        Ok(end)
+    }
+
+    fn rings(&self, dir: Dir) -> Result<Vec<EndRing>, BadGrant> {
+        let g = &self.grant;
+        let bound = if dir == Dir::Tx { &g.tx } else { &g.rx };
+        let mut out = Vec::with_capacity(bound.offsets.len());
+        for (index, ofs) in bound.range().zip(&bound.offsets) {
+            let shared = RingShared::new(&g.state.map, &g.geometry, dir, index).ok_or(BadGrant)?;
+            let ring = RingView::new(&g.region.map, &g.layout, *ofs, shared.num_slots).ok_or(BadGrant)?;
+            let driver = self.driver(dir, index)?;
+            out.push(EndRing { handle: RingHandle { ring, shared, dir }, driver, index });
+        }
+        Ok(out)
+    }
+
+    fn driver(&self, dir: Dir, index: u16) -> Result<Box<dyn RingDriver>, BadGrant> {
+        let g = &self.grant;
+        Ok(match (&g.kind, dir) {
+            (GrantKind::Null, _) => Box::new(Null),
+            (GrantKind::Vale { index: port, generation, page }, Dir::Tx) => {
+                let page = SharedRef::new(&page.map, 0).ok_or(BadGrant)?;
+                let seat = Seat { page, index: *port, generation: *generation };
+                Box::new(ValeTx::new(seat, index, self.peers.clone()))
+            }
+            (GrantKind::Vale { .. }, Dir::Rx) => Box::new(ValeRx),
+            (GrantKind::Pipe { peer_state, peer_rx_bell, .. }, Dir::Tx) => {
+                let peer = RingShared::new(&peer_state.map, &g.geometry.swapped(), Dir::Rx, index);
+                Box::new(PipeTx { peer: peer.ok_or(BadGrant)?, bell: peer_rx_bell.clone() })
+            }
+            (GrantKind::Pipe { peer_state, peer_tx_bell, .. }, Dir::Rx) => {
+                let peer = RingShared::new(&peer_state.map, &g.geometry.swapped(), Dir::Tx, index);
+                Box::new(PipeRx { peer: peer.ok_or(BadGrant)?, bell: peer_tx_bell.clone() })
+            }
+        })
+    }
+
+    /// What was granted.
+    #[must_use]
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// The number under which this end holds locks.
+    #[must_use]
+    pub fn attachment(&self) -> u32 {
+        self.me
+    }
+
+    /// From now on this end holds locks under another number (after fork).
+    pub fn set_attachment(&mut self, me: u32) {
+        self.me = me;
+    }
+
+    /// Bound rings of one direction.
+    #[must_use]
+    pub fn bound(&self, dir: Dir) -> &[EndRing] {
+        match dir {
+            Dir::Tx => &self.tx,
+            Dir::Rx => &self.rx,
+        }
+    }
+
+    /// Syncs bound ring number `i` (0: the first bound one) of a direction. Peers that the driver lacks are asked of `source`.
+    pub fn sync(&mut self, dir: Dir, i: usize, flags: SyncFlags, source: &mut dyn PeerSource) -> SyncOutcome {
+        let ring = match dir {
+            Dir::Tx => self.tx.get_mut(i),
+            Dir::Rx => self.rx.get_mut(i),
+        };
+        let Some(EndRing { handle, driver, .. }) = ring else { return SyncOutcome::Failed };
+        // Each round brings one peer; a switch has 256 at most.
+        for _ in 0..=ringway_os::state::SWITCH_PORTS {
+            match handle.sync(&mut **driver, self.me, flags) {
+                SyncOutcome::NeedPeer(index) => fetch_peer(&self.grant, &self.peers, index, source),
+                other => return other,
+            }
+        }
+        SyncOutcome::Failed
+    }
+}
+
+/// Brings the memory of the port at `index`, or the knowledge that it cannot be had.
+#[cold]
+fn fetch_peer(grant: &Grant, peers: &PeerTable, index: u8, source: &mut dyn PeerSource) {
+    let GrantKind::Vale { page, .. } = &grant.kind else { return };
+    let generation = SharedRef::<ringway_os::state::SwitchPage>::new(&page.map, 0)
+        .map_or(0, |p| p.generations[usize::from(index)].load(Relaxed));
+    let known = source.peer(index).and_then(|p| {
+        let id = (p.index, p.generation);
+        Peer::new(id, &p.geometry, &p.layout, &p.region.map, &p.state.map, p.rx_bell)
+    });
+    peers.set(index, known.map_or(Known::Unreachable(generation), |p| Known::Peer(Arc::new(p))));
+}
