@@ -169,7 +169,7 @@ pub fn stderr_log() -> &'static DLog {
 }
 
 /// Prints a D-line: `dline!("main", "interface is {}", name)` on stderr, or
-/// `dline!(log, "main", ...)` into a given [`DLog`](crate::units::DLog).
+/// `dline!(log, "main", ...)` into a given [`DLog`].
 #[macro_export]
 macro_rules! dline {
     ($func:literal, $($text:tt)+) => {

@@ -618,8 +618,11 @@ fn cases() -> Vec<Case> {
             }
         }
     }
-    all.push(Case { stride: 2048, ..base });
-    all.push(Case { stride: 2048, place: Where::Thread, ..base });
+    for stride in [2048, 192] {
+        all.push(Case { stride, ..base });
+        all.push(Case { stride, place: Where::Thread, ..base });
+        all.push(Case { stride, kind: Kind::Copy, place: Where::Thread, ..base });
+    }
     all
 }
 

@@ -275,4 +275,4 @@ impl Kring<'_> {
 
 #[cfg(test)]
 #[path = "kring_tests.rs"]
-mod tests;
+pub(crate) mod tests;

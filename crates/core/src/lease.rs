@@ -15,6 +15,7 @@ use ringway_os::event::Doorbell;
 use ringway_os::mem::SharedRef;
 use std::fmt;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -165,17 +166,90 @@ impl EndRing {
         if cur < n && tail < n { distance(n, cur, tail) } else { 0 }
     }
 
+    /// Slots beyond `head` that must be the owner's for `more` of them to lie beyond `cur`.
+    fn wanted(&self, more: u32) -> u32 {
+        let n = self.handle.num_slots();
+        let header = &self.handle.ring.header;
+        let held = distance(n, header.head.load(Relaxed) % n, header.cur.load(Relaxed) % n);
+        held.saturating_add(more).min(n - 1)
+    }
+
     /// Announces that the owner of this ring sleeps until `more` slots beyond `cur` are there, and looks once more. True if
     /// they are there already, or may be: sync again instead of sleeping.
     #[must_use]
     pub fn announce(&self, more: u32) -> bool {
-        let n = self.handle.num_slots();
-        let state = &*self.handle.shared.state;
-        let header = &self.handle.ring.header;
-        let held = distance(n, header.head.load(Relaxed) % n, header.cur.load(Relaxed) % n);
-        let wanted = held.saturating_add(more).min(n - 1);
-        state.sleep.owner.announce(wanted);
+        let wanted = self.wanted(more);
+        self.handle.shared.state.sleep.owner.announce(wanted);
         self.driver.moved_since(&self.handle, wanted)
+    }
+
+    /// As [`EndRing::announce`], without announcing: for who spins before it sleeps.
+    #[must_use]
+    pub fn has_moved(&self, more: u32) -> bool {
+        self.driver.moved_since(&self.handle, self.wanted(more))
+    }
+
+    /// Processor, plus 1, on which the far side last worked on this ring; 0 when not known.
+    #[must_use]
+    pub fn peer_cpu(&self) -> u32 {
+        self.driver.peer_cpu(&self.handle)
+    }
+
+    /// What to wait on besides the port's doorbell.
+    #[must_use]
+    pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.driver.wake_fd()
+    }
+
+    /// The ring and what syncs it, apart.
+    pub fn parts(&mut self) -> RingParts<'_> {
+        RingParts { handle: &self.handle, driver: &mut *self.driver, index: self.index }
+    }
+}
+
+/// One bound ring taken apart, so that slots can be lent while the driver waits for its next sync.
+pub struct RingParts<'a> {
+    /// The ring and its state.
+    pub handle: &'a RingHandle,
+    /// What syncs it.
+    pub driver: &'a mut dyn RingDriver,
+    /// Its index among the port's rings of that direction.
+    pub index: u16,
+}
+
+impl fmt::Debug for RingParts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ring {}", self.handle.dir, self.index)
+    }
+}
+
+/// What all rings of an end share.
+#[derive(Clone, Copy, Debug)]
+pub struct EndContext<'a> {
+    /// What was granted.
+    pub grant: &'a Grant,
+    peers: &'a PeerTable,
+}
+
+impl EndContext<'_> {
+    /// Syncs a ring of this end for attachment `me`. Peers that the driver lacks are asked of `source`.
+    #[inline]
+    pub fn sync(
+        &self,
+        handle: &RingHandle,
+        driver: &mut dyn RingDriver,
+        me: u32,
+        flags: SyncFlags,
+        source: &mut dyn PeerSource,
+    ) -> SyncOutcome {
+        // Each round brings one peer; a switch has 256 at most.
+        for _ in 0..=ringway_os::state::SWITCH_PORTS {
+            match handle.sync(driver, me, flags) {
+                SyncOutcome::NeedPeer(index) => fetch_peer(self.grant, self.peers, index, source),
+                other => return other,
+            }
+        }
+        SyncOutcome::Failed
     }
 }
 
@@ -269,14 +343,13 @@ impl Endpoint {
             Dir::Rx => self.rx.get_mut(i),
         };
         let Some(EndRing { handle, driver, .. }) = ring else { return SyncOutcome::Failed };
-        // Each round brings one peer; a switch has 256 at most.
-        for _ in 0..=ringway_os::state::SWITCH_PORTS {
-            match handle.sync(&mut **driver, self.me, flags) {
-                SyncOutcome::NeedPeer(index) => fetch_peer(&self.grant, &self.peers, index, source),
-                other => return other,
-            }
-        }
-        SyncOutcome::Failed
+        let context = EndContext { grant: &self.grant, peers: &self.peers };
+        context.sync(handle, &mut **driver, self.me, flags, source)
+    }
+
+    /// The end taken apart: what all rings share, TX rings, RX rings. So several can be worked on at a time.
+    pub fn split(&mut self) -> (EndContext<'_>, &mut [EndRing], &mut [EndRing]) {
+        (EndContext { grant: &self.grant, peers: &self.peers }, &mut self.tx, &mut self.rx)
     }
 }
 

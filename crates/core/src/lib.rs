@@ -10,6 +10,7 @@
 
 pub mod adapter;
 pub mod control;
+pub mod place;
 pub mod handover;
 pub mod kring;
 pub mod layout;

@@ -404,7 +404,7 @@ impl SimSwitch {
     pub fn attach(&self, index: u8, geometry: &Geometry, buf_size: u32) -> Member {
         let generation = self.generations.fetch_add(1, Relaxed);
         let rings = u32::from(geometry.tx_rings + geometry.rx_rings);
-        let mut memory = Memory::new(rings, geometry.tx_slots.max(geometry.rx_slots), buf_size, 0);
+        let mut memory = Memory::new(rings, geometry.tx_slots.max(geometry.rx_slots), buf_size, 8);
         let (state, bell) = new_state(geometry);
         let seat = Seat { page: self.page.clone(), index, generation };
         let table = Arc::new(PeerTable::default());
@@ -469,12 +469,15 @@ impl Member {
                 SyncOutcome::NeedPeer(index) => index,
                 other => return other,
             };
-            let known = match self.switch.peer(index) {
-                Some(peer) => Known::Peer(peer),
-                None => Known::Unreachable(self.switch.page.generations[usize::from(index)].load(Acquire)),
-            };
-            self.table.set(index, known);
+            self.bring(index);
         }
+    }
+
+    /// Maps the port at `index`, or notes that it cannot be had.
+    pub fn bring(&self, index: u8) {
+        let generation = self.switch.page.generations[usize::from(index)].load(Acquire);
+        let known = self.switch.peer(index).map_or(Known::Unreachable(generation), Known::Peer);
+        self.table.set(index, known);
     }
 
     /// Sends one frame on ring 0, and syncs.
@@ -504,8 +507,14 @@ impl Member {
 
     /// Checks that every buffer of its region has exactly one owner.
     pub fn check_owners(&self) {
+        self.check_owners_with(&[]);
+    }
+
+    /// The same, with buffers that the test holds.
+    pub fn check_owners_with(&self, extra: &[u32]) {
         let mut owners = Owners::default();
         self.port.tx.iter().chain(&self.port.rx).for_each(|r| owners.ring(&r.handle));
+        owners.extra(extra);
         owners.check(self.memory.given());
     }
 }

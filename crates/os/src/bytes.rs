@@ -132,12 +132,19 @@ impl BufsView<'_> {
     #[must_use]
     pub fn copy_frame(&self, from: u32, dst: BufsView<'_>, to: u32, len: usize) -> bool {
         let (Some(src), Some(out)) = (self.at(from), dst.at(to)) else { return false };
+        if len <= 64 {
+            if len > 0 {
+                // SAFETY: every buffer has at least 64 bytes, since strides are multiples of 64 above 0 (I2).
+                unsafe { copy_64(src, out) };
+            }
+            return true;
+        }
         if len > self.stride || len > dst.stride {
             return false;
         }
         // SAFETY: both buffers hold `len` rounded up to 64 bytes, since strides are multiples of 64 (I2, I4). They may be the
         // same buffer, if a client gave one index twice: every step loads its 64 bytes before it stores.
-        unsafe { copy_rounded(src, out, len) };
+        unsafe { copy_longer(src, out, len) };
         true
     }
 
@@ -182,27 +189,10 @@ pub fn prefetch_read<T>(value: *const T) {
     let _ = value;
 }
 
-/// Copies `len` bytes, rounded up to 64 where that is faster.
+/// Copies `len` bytes, rounded up to 64 where that is faster. Kept out of the loops that copy small frames.
 ///
 /// # Safety
 /// Both must be valid for `len` rounded up to 64 bytes. Overlap is permitted only if they are equal.
-#[inline(always)]
-unsafe fn copy_rounded(src: *const u8, dst: *mut u8, len: usize) {
-    if len <= 64 {
-        if len > 0 {
-            // SAFETY: 64 is `len` rounded up.
-            unsafe { copy_64(src, dst) };
-        }
-    } else {
-        // SAFETY: the caller's condition.
-        unsafe { copy_longer(src, dst, len) };
-    }
-}
-
-/// As `copy_rounded`, for more than one step; kept out of the loops that copy small frames.
-///
-/// # Safety
-/// As for `copy_rounded`.
 #[inline(never)]
 unsafe fn copy_longer(src: *const u8, dst: *mut u8, len: usize) {
     if len > INLINE_COPY_MAX_BYTES {

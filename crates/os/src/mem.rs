@@ -93,6 +93,35 @@ impl Memfd {
         Ok(Arc::new(Map { ptr, len_bytes: self.len_bytes }))
     }
 
+    /// Writes `data` at its start, as much as fits.
+    ///
+    /// # Errors
+    /// What pwrite answers.
+    pub fn write_at_start(&self, data: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < data.len().min(self.len_bytes) {
+            done += rustix::io::pwrite(&self.fd, &data[done..], done as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Its contents.
+    ///
+    /// # Errors
+    /// What pread answers.
+    pub fn read_all(&self) -> io::Result<Vec<u8>> {
+        let mut out = vec![0; self.len_bytes];
+        let mut done = 0;
+        while done < out.len() {
+            match rustix::io::pread(&self.fd, &mut out[done..], done as u64)? {
+                0 => break,
+                n => done += n,
+            }
+        }
+        out.truncate(done);
+        Ok(out)
+    }
+
     /// Gives all pages back to the system; contents read as zeros afterwards.
     ///
     /// # Errors

@@ -118,3 +118,92 @@ pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(rustix::event::poll(&mut fds, Some(&zero)), Ok(n) if n > 0)
 }
+
+/// Effective user of this process.
+#[must_use]
+pub fn euid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Leaves the caller's session and terminal, goes to `/`, and closes every inherited fd above standard error.
+///
+/// # Errors
+/// What chdir answers.
+pub fn detach_from_starter() -> io::Result<()> {
+    let _ = rustix::process::setsid();
+    rustix::process::chdir("/")?;
+    // SAFETY: called at the start of the program, before it has opened any fd of its own that Rust would own.
+    unsafe {
+        libc::close_range(3, libc::c_uint::MAX, 0);
+    }
+    Ok(())
+}
+
+/// Takes a whole-file lock, or says that somebody has it.
+///
+/// # Errors
+/// WouldBlock if it is taken.
+pub fn try_lock_file(file: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
+}
+
+/// Which of `fds` have hung up, without waiting.
+#[must_use]
+pub fn hung_up(fds: &[BorrowedFd<'_>]) -> Vec<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::empty())).collect();
+    let _ = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    polled.iter().map(|p| p.revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)).collect()
+}
+
+/// Waits until `fd` is readable or has hung up; false when the time is over.
+///
+/// # Errors
+/// What poll answers.
+pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let end = monotonic_nanos() + u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX / 2);
+    loop {
+        let left = end.saturating_sub(monotonic_nanos());
+        let spec = Timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as _ };
+        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&spec)) {
+            Ok(n) => return Ok(n > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// A word that a forked child finds wiped: 0.
+///
+/// Source: madvise(2), MADV_WIPEONFORK.
+#[derive(Debug)]
+pub struct ForkWord {
+    word: crate::mem::SharedRef<core::sync::atomic::AtomicU32>,
+}
+
+impl ForkWord {
+    /// A word of value 0.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn new() -> io::Result<Self> {
+        let map = crate::mem::Map::anonymous(crate::mem::page_size())?;
+        // SAFETY: advice on our own whole private anonymous mapping.
+        unsafe { rustix::mm::madvise(map.as_ptr().cast(), map.len_bytes(), rustix::mm::Advice::LinuxWipeOnFork)? };
+        let word = crate::mem::SharedRef::new(&map, 0).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(ForkWord { word })
+    }
+
+    /// Its value; 0 in a child forked since `set`.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u32 {
+        self.word.load(core::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Sets it.
+    pub fn set(&self, value: u32) {
+        self.word.store(value, core::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -43,6 +43,11 @@ pub trait RingDriver: Send {
     /// after a sync. The look that closes the race with a waker that looked before the announcement.
     fn moved_since(&self, handle: &RingHandle, wanted: u32) -> bool;
 
+    /// Processor, plus 1, on which the far side last worked on this ring; 0 when not known. A hint for waiting.
+    fn peer_cpu(&self, _handle: &RingHandle) -> u32 {
+        0
+    }
+
     /// What to wait on, besides the port's doorbell, before another `sync` can make progress.
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
         None

@@ -152,6 +152,10 @@ impl RingDriver for PipeTx {
             (handle.shared.state.owner.hwcur.load(), self.peer.state.owner.hwcur.load_after_announce());
         sent >= n || released >= n || n - 1 - distance(n, released, sent) >= wanted
     }
+
+    fn peer_cpu(&self, _handle: &RingHandle) -> u32 {
+        self.peer.state.owner.cpu.load(Relaxed)
+    }
 }
 
 /// Sends slot `k` through the records.
@@ -277,6 +281,10 @@ impl RingDriver for PipeRx {
             (handle.shared.state.owner.hwcur.load(), self.peer.state.owner.hwcur.load_after_announce());
         head >= n || sent >= n || distance(n, head, sent) >= wanted
     }
+
+    fn peer_cpu(&self, _handle: &RingHandle) -> u32 {
+        self.peer.state.owner.cpu.load(Relaxed)
+    }
 }
 
 /// Slot `k` from the sender's records.
@@ -337,3 +345,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pipe_tests.rs"]
+mod pipe_tests;

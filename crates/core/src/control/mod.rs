@@ -192,6 +192,29 @@ impl Registry {
         self.bindings.len()
     }
 
+    /// Ports that `uid` owns.
+    #[must_use]
+    pub fn count_ports(&self, uid: u32) -> usize {
+        self.ports.values().filter(|p| p.owner == uid).count()
+    }
+
+    /// All ports.
+    #[must_use]
+    pub fn port_count(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// The receive ring that a TX ring's journal names, if that port still exists in that generation.
+    #[must_use]
+    pub fn journal_target(&self, ring: &RingShared) -> Option<RingShared> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let journal = &ring.state.journal;
+        let (generation, far) = (journal.generation.load(Relaxed), journal.far.load(Relaxed));
+        let is_it = |p: &&PortEntry| matches!(p.kind, Kind::Vale { generation: g, .. } if g == generation);
+        let port = self.ports.values().find(is_it)?;
+        RingShared::new(&port.state.map, &port.geometry, crate::layout::Dir::Rx, (far >> 8) as u16)
+    }
+
     /// True if nothing is left: no port, region, switch or binding.
     #[must_use]
     pub fn is_empty(&self) -> bool {

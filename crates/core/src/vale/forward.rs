@@ -25,11 +25,9 @@ use std::time::Duration;
 
 /// Slots forwarded before the receivers are told.
 pub(super) const CHUNK_SLOTS: u32 = 256;
-/// Slots ahead whose descriptor is asked for in the cache, for writing.
-const DESC_AHEAD: usize = 32;
-/// Slots ahead whose buffer is asked for.
-const BUF_AHEAD: usize = 32;
-/// Slots ahead whose frame is asked for in the cache, for reading.
+/// Slots ahead whose descriptor and buffer at the receiver are asked for in the cache, for writing.
+const FAR_AHEAD: usize = 32;
+/// Slots ahead whose own frame is asked for in the cache, for reading.
 const SRC_AHEAD: usize = 12;
 /// An Ethernet header.
 pub(super) const ETH_HEADER_BYTES: u16 = 14;
@@ -210,7 +208,7 @@ impl ValeTx {
                 let (from, to) = (at as usize, open.tail as usize);
                 let runs = (slots.get(from..), desc.get(to..), mirror.get(to..));
                 let (Some(slots), Some(desc), Some(mirror)) = runs else { break };
-                let (done, bytes) = lane.forward(slots, desc, mirror, count as usize);
+                let (done, bytes) = lane.forward(slots, desc, mirror, count);
                 at = forward(n, at, done);
                 open.pushed(done);
                 tally.packets += done;
@@ -416,54 +414,78 @@ struct Lane<'s> {
 impl Lane<'_> {
     /// Forwards packets from the start of `slots` to the start of `desc` and `mirror`, `count` at most, up to the first that needs a closer
     /// look. Beyond `count` the arrays are only looked at ahead. Returns how many packets, and their bytes.
-    #[inline(never)]
     fn forward(
         &mut self,
         slots: &[Slot],
         desc: &[AtomicU32],
         mirror: &[AtomicU32],
-        count: usize,
+        count: u32,
     ) -> (u32, u32) {
+        let count = (count as usize).min(slots.len()).min(desc.len()).min(mirror.len());
+        let beyond = slots.len().min(desc.len()).min(mirror.len()).saturating_sub(FAR_AHEAD);
+        let near = beyond.min(count);
+        let (mut done, mut bytes) = self.pass::<FAR_AHEAD>(slots, desc, mirror, near);
+        if done == near {
+            let (d, b) = self.pass::<0>(&slots[done..], &desc[done..], &mirror[done..], count - done);
+            done += d;
+            bytes += b;
+        }
+        (done as u32, bytes)
+    }
+
+    /// As `forward`. Memory is asked for in advance: the far descriptors and buffers of the slot `AHEAD` slots on, which the
+    /// arrays must have. No index in here is checked: all slices are cut to one length.
+    #[inline(never)]
+    fn pass<const AHEAD: usize>(
+        &mut self,
+        slots: &[Slot],
+        desc: &[AtomicU32],
+        mirror: &[AtomicU32],
+        count: usize,
+    ) -> (usize, u32) {
         let (src, far, max_extra, place) = (self.src, self.far, self.max_extra, self.place);
+        let (mut last_w0, mut last_w1) = (0, 0);
+        let next = AHEAD.min(SRC_AHEAD);
+        let (later, slots) = (&slots[next..next + count], &slots[..count]);
+        let (far_mirror, mirror) = (&mirror[AHEAD..AHEAD + count], &mirror[..count]);
+        let (far_desc, desc) = (&desc[AHEAD..AHEAD + count], &desc[..count]);
         let mut bytes = 0;
-        let mut done = 0;
-        for ((slot, d), m) in slots.iter().zip(desc).zip(mirror).take(count) {
-            if let Some(ahead) = slots.get(done + SRC_AHEAD) {
-                src.prefetch_read(ahead.load().buf_idx());
+        for i in 0..count {
+            if AHEAD > 0 {
+                src.prefetch_read(later[i].load().buf_idx());
+                far.prefetch_write(far_mirror[i].load(Relaxed));
+                prefetch_write(&raw const far_desc[i]);
             }
-            if let Some(ahead) = mirror.get(done + BUF_AHEAD) {
-                far.prefetch_write(ahead.load(Relaxed));
-            }
-            if done.is_multiple_of(16)
-                && let Some(ahead) = desc.get(done + DESC_AHEAD)
-            {
-                prefetch_write(ahead);
-            }
-            let word = slot.load();
+            let word = slots[i].load();
             let len = u32::from(word.len());
             if word.flags() & (NS_MOREFRAG | NS_INDIRECT) != 0
                 || len.wrapping_sub(ETH_HEADER_BYTES.into()) > max_extra
                 || word.buf_idx() < FIRST_BUF_IDX
             {
-                break;
+                return (i, bytes);
             }
-            let Some((w0, w1)) = src.first_words(word.buf_idx()) else { break };
-            let dst = w0 & MAC_MASK;
-            if dst != self.last_dst {
-                if dst & MAC_GROUP != 0 || mac_table::find(self.learner.page, dst) >> 48 != place {
-                    break;
+            let Some((w0, w1)) = src.first_words(word.buf_idx()) else { return (i, bytes) };
+            if w0 != last_w0 || w1 as u32 != last_w1 {
+                let dst = w0 & MAC_MASK;
+                if dst != self.last_dst {
+                    if dst & MAC_GROUP != 0 || mac_table::find(self.learner.page, dst) >> 48 != place {
+                        return (i, bytes);
+                    }
+                    self.last_dst = dst;
                 }
-                self.last_dst = dst;
+                self.learner.see(w0, w1, word.flags());
+                // A packet that is not to be learned from leaves no trace here either.
+                if word.flags() & NS_NO_LEARN == 0 {
+                    (last_w0, last_w1) = (w0, w1 as u32);
+                }
             }
-            self.learner.see(w0, w1, word.flags());
-            if !src.copy_frame(word.buf_idx(), far, m.load(Relaxed), len as usize) {
-                break;
+            if !src.copy_frame(word.buf_idx(), far, mirror[i].load(Relaxed), len as usize) {
+                return (i, bytes);
             }
-            d.store(len | ONE_SLOT, Relaxed);
+            desc[i].store(len | ONE_SLOT, Relaxed);
             bytes += len;
-            done += 1;
         }
-        (done as u32, bytes)
+        (count, bytes)
     }
 }
 

@@ -147,3 +147,6 @@ pub(crate) fn others(page: &SwitchPage, me: u8) -> impl Iterator<Item = u8> + '_
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

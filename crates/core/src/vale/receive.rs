@@ -89,6 +89,10 @@ impl RingDriver for ValeRx {
         let (head, tail) = (state.owner.hwcur.load(), state.producer.hwtail.load_after_announce());
         head >= n || tail >= n || distance(n, head, tail) >= wanted
     }
+
+    fn peer_cpu(&self, handle: &RingHandle) -> u32 {
+        handle.shared.state.producer.cpu.load(Relaxed)
+    }
 }
 
 /// The client has put another buffer into a slot that it released. What is no buffer becomes the dummy, in the mirror.

@@ -1,0 +1,151 @@
+//! What the broker permits: parameters by netmap's names, limits per user, who is admitted.
+//!
+//! Read from `--config FILE`, else `/etc/ringway/ringway.toml` (a broker of root) or
+//! `$XDG_CONFIG_HOME/ringway/ringway.toml` (a broker of a user), if it exists:
+//!
+//! ```toml
+//! admit = "all"                  # "owner" (and root), "all", or a list of users by number
+//! public_switches = ["vale0"]    # switches that all users may join
+//! [tunables]
+//! buf_num = 65536
+//! [limits]
+//! ports = 500
+//! ```
+
+use ringway_core::control::Tunables;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Who may connect, besides the broker's own user and root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Admit {
+    /// `"owner"` or `"all"`.
+    Word(AdmitWord),
+    /// Users by number.
+    Users(Vec<u32>),
+    /// Nobody else.
+    #[default]
+    #[serde(skip)]
+    Nobody,
+}
+
+/// The words that `admit` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdmitWord {
+    /// The broker's own user, and root.
+    Owner,
+    /// Everybody.
+    All,
+}
+
+impl Admit {
+    /// True if `uid` may connect to a broker of user `own`.
+    #[must_use]
+    pub fn admits(&self, uid: u32, own: u32) -> bool {
+        uid == own
+            || uid == 0
+            || match self {
+                Admit::Word(AdmitWord::All) => true,
+                Admit::Users(users) => users.contains(&uid),
+                Admit::Word(AdmitWord::Owner) | Admit::Nobody => false,
+            }
+    }
+}
+
+/// Limits of one user. Root has the same: a leak is a leak.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Descriptors open at once.
+    pub sessions: usize,
+    /// Ports.
+    pub ports: usize,
+    /// Bytes of regions, in MiB, as if all were touched.
+    pub memory_mib: u64,
+    /// Processes attached.
+    pub attachments: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { sessions: 2048, ports: 1024, memory_mib: 65536, attachments: 512 }
+    }
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who may connect.
+    pub admit: Admit,
+    /// Switches that all users may join.
+    pub public_switches: Vec<String>,
+    /// Limits per user.
+    pub limits: Limits,
+    /// Stay although nobody uses it (a service).
+    pub stay: bool,
+    tunables: BTreeMap<String, i32>,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A line for people: which file, where, what.
+    pub fn read(path: &Path) -> Result<Config, String> {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let config: Config = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        config.tunables().map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(config)
+    }
+
+    /// Where the file is looked for when none is named.
+    #[must_use]
+    pub fn default_path(uid: u32) -> Option<PathBuf> {
+        let path = if uid == 0 {
+            PathBuf::from("/etc/ringway/ringway.toml")
+        } else {
+            let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".config"));
+            std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)?.join("ringway/ringway.toml")
+        };
+        path.exists().then_some(path)
+    }
+
+    /// The parameters, over the defaults.
+    ///
+    /// # Errors
+    /// The name of one that does not exist.
+    pub fn tunables(&self) -> Result<Tunables, String> {
+        let mut out = Tunables::default();
+        for (name, value) in &self.tunables {
+            if !out.set(name, *value) {
+                return Err(format!("there is no tunable {name}; known: {}", Tunables::NAMES.join(" ")));
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_understood_and_mistakes_are_named() {
+        let c: Config = toml::from_str(
+            "admit = \"all\"\npublic_switches = [\"vale0\"]\n[tunables]\nbuf_num = 9\n[limits]\nports = 3",
+        )
+        .unwrap();
+        assert!(c.admit.admits(77, 5) && c.limits.ports == 3 && c.limits.sessions == 2048);
+        assert_eq!(c.tunables().unwrap().buf_num, 9);
+        let c: Config = toml::from_str("admit = [3]").unwrap();
+        assert!(c.admit.admits(3, 5) && c.admit.admits(5, 5) && c.admit.admits(0, 5) && !c.admit.admits(4, 5));
+        assert!(toml::from_str::<Config>("prots = 3").is_err());
+        let c: Config = toml::from_str("[tunables]\nbufnum = 9").unwrap();
+        assert!(c.tunables().unwrap_err().contains("bufnum"));
+        assert!(!Config::default().admit.admits(1, 5));
+    }
+}

@@ -1,0 +1,266 @@
+//! The loop that serves clients: one thread, which never waits for any of them.
+
+use crate::attach::Attachments;
+use crate::config::Config;
+use crate::session::Session;
+use ringway_abi::wire;
+use ringway_core::control::Registry;
+use ringway_os::event::{Epoll, EventBuf, EventFlags};
+use ringway_os::sock::Listener;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long a broker that nobody uses stays.
+const IDLE_BEFORE_END: Duration = Duration::from_secs(5);
+/// Messages of one session served before the others have their turn.
+const MESSAGES_PER_TURN: usize = 4;
+
+const LISTENER: u64 = 0;
+const SIGNALS: u64 = 1;
+const FIRST_ID: u64 = 2;
+/// What a token's id is of.
+const SESSION: u64 = 0;
+const CHANNEL: u64 = 1;
+const PIDFD: u64 = 2;
+
+fn token(id: u64, of: u64) -> u64 {
+    id << 2 | of
+}
+
+/// Closes files that clients sent: a hostile holder can make even `close` wait, so that is not for the thread that serves others.
+#[derive(Debug)]
+pub struct Closer(mpsc::Sender<Vec<OwnedFd>>);
+
+impl Closer {
+    fn start() -> io::Result<Self> {
+        let (tx, rx) = mpsc::channel::<Vec<OwnedFd>>();
+        std::thread::Builder::new().name("closer".into()).stack_size(64 << 10).spawn(move || {
+            for fds in rx {
+                drop(fds);
+            }
+        })?;
+        Ok(Closer(tx))
+    }
+
+    /// Closes them some time soon.
+    pub fn close(&self, fds: Vec<OwnedFd>) {
+        if !fds.is_empty() {
+            let _ = self.0.send(fds);
+        }
+    }
+}
+
+/// The broker.
+#[derive(Debug)]
+pub struct Server {
+    pub(crate) registry: Registry,
+    pub(crate) config: Config,
+    pub(crate) sessions: HashMap<u64, Session>,
+    pub(crate) attachments: Attachments,
+    pub(crate) closer: Closer,
+    pub(crate) own_uid: u32,
+    pub(crate) socket_path: PathBuf,
+    pub(crate) started: Instant,
+    pub(crate) locks_broken: u64,
+    pub(crate) stopping: bool,
+    listener: Option<Listener>,
+    epoll: Epoll,
+    next_id: u64,
+}
+
+impl Server {
+    /// A server on `listener`, which is bound to `socket_path`.
+    pub fn new(listener: Listener, socket_path: PathBuf, config: Config) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        epoll.add(&listener, token(LISTENER, 0), EventFlags::IN)?;
+        let tunables = config.tunables().map_err(io::Error::other)?;
+        let mut registry = Registry::new(tunables);
+        registry.public_switches.clone_from(&config.public_switches);
+        Ok(Server {
+            registry,
+            config,
+            sessions: HashMap::new(),
+            attachments: Attachments::default(),
+            closer: Closer::start()?,
+            own_uid: ringway_os::sys::euid(),
+            socket_path,
+            started: Instant::now(),
+            locks_broken: 0,
+            stopping: false,
+            listener: Some(listener),
+            epoll,
+            next_id: FIRST_ID,
+        })
+    }
+
+    /// Serves until asked to stop, or until nobody has used it for a while. `signals` becomes readable when a signal to end came.
+    pub fn run(&mut self, signals: impl AsFd) -> io::Result<()> {
+        self.epoll.add(signals, token(SIGNALS, 0), EventFlags::IN)?;
+        let mut events = EventBuf::default();
+        let mut idle_since = Some(Instant::now());
+        while !self.stopping {
+            let timeout = idle_since.map(|t| IDLE_BEFORE_END.saturating_sub(t.elapsed()));
+            let got: Vec<(u64, EventFlags)> = self.epoll.wait(&mut events, timeout)?.to_vec();
+            // The dead first: who asks for what they had must find it free.
+            let (ended, alive): (Vec<_>, Vec<_>) =
+                got.into_iter().partition(|(t, f)| t & 3 != SESSION || f.intersects(EventFlags::HUP | EventFlags::ERR));
+            for (t, f) in ended.into_iter().chain(alive) {
+                self.event(t, f);
+            }
+            let used = !self.sessions.is_empty() || self.config.stay;
+            idle_since = if used { None } else { idle_since.or_else(|| Some(Instant::now())) };
+            if idle_since.is_some_and(|t| t.elapsed() >= IDLE_BEFORE_END) && !self.anybody_left()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// About to end: takes the socket's name away, and serves who had come before that after all.
+    fn anybody_left(&mut self) -> io::Result<bool> {
+        let _ = std::fs::remove_file(&self.socket_path);
+        self.accept();
+        if self.sessions.is_empty() {
+            return Ok(false);
+        }
+        // We still hold the lock beside the socket: the name is ours.
+        self.listener = None;
+        let listener = crate::start::bind_socket(&self.socket_path, &self.config)?;
+        self.epoll.add(&listener, token(LISTENER, 0), EventFlags::IN)?;
+        self.listener = Some(listener);
+        Ok(true)
+    }
+
+    fn event(&mut self, event: u64, flags: EventFlags) {
+        let (id, of) = (event >> 2, event & 3);
+        match (id, of) {
+            (LISTENER, SESSION) => self.accept(),
+            (SIGNALS, SESSION) => self.stopping = true,
+            (_, SESSION) => self.session_event(id, flags),
+            (_, CHANNEL | PIDFD) => self.end_attachment(id as u32),
+            _ => {}
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Some(listener) = &self.listener {
+            let conn = match listener.accept() {
+                Ok(conn) => conn,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) => {
+                    tracing::warn!("cannot accept: {e}");
+                    return;
+                }
+            };
+            let Ok(uid) = conn.peer_uid() else { continue };
+            let mine = self.sessions.values().filter(|s| s.uid == uid).count();
+            let refusal = if !self.config.admit.admits(uid, self.own_uid) {
+                Some((ringway_abi::Errno::EACCES, "this broker does not admit you (admit)".to_owned()))
+            } else if mine >= self.config.limits.sessions {
+                Some((ringway_abi::Errno::EMFILE, format!("this user has {mine} descriptors open (limits.sessions)")))
+            } else {
+                None
+            };
+            if let Some((errno, text)) = refusal {
+                // Whoever sends a request finds this on the connection instead of an answer.
+                let _ = conn.send(&wire::message(wire::Kind::Reply, errno.0, text.as_bytes()), &[]);
+                continue;
+            }
+            let id = self.next_id;
+            self.next_id += 1;
+            if let Err(e) = self.epoll.add(&conn, token(id, SESSION), EventFlags::IN) {
+                tracing::warn!("cannot watch a connection: {e}");
+                continue;
+            }
+            self.sessions.insert(id, Session { conn, uid, pid: 0, binding: None });
+        }
+    }
+
+    fn session_event(&mut self, id: u64, flags: EventFlags) {
+        let mut buf = vec![0; wire::MAX_MESSAGE_BYTES];
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(session) = self.sessions.get(&id) else { return };
+            match session.conn.recv(&mut buf) {
+                Ok(m) if m.len_bytes == 0 && m.fds.is_empty() => {
+                    // A hang-up, or an empty message: neither is a request.
+                    self.end_session(id);
+                    return;
+                }
+                Ok(m) => {
+                    let len = m.len_bytes.min(buf.len());
+                    let message = std::mem::take(&mut buf);
+                    self.serve(id, &message[..len], m);
+                    buf = message;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+                        self.end_session(id);
+                    }
+                    return;
+                }
+                Err(_) => {
+                    self.end_session(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Handles every hang-up that is already pending: unbinding looks synchronous to whoever asks next.
+    pub(crate) fn reap_hangups(&mut self) {
+        let (ids, fds): (Vec<u64>, Vec<_>) = self.sessions.iter().map(|(id, s)| (*id, s.conn.as_fd())).unzip();
+        let gone: Vec<u64> =
+            ids.into_iter().zip(ringway_os::sys::hung_up(&fds)).filter(|(_, up)| *up).map(|(id, _)| id).collect();
+        for id in gone {
+            self.end_session(id);
+        }
+    }
+
+    fn end_session(&mut self, id: u64) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(binding) = session.binding {
+            if let Some(name) = self.registry.binding_name(binding) {
+                tracing::debug!(port = name, pid = session.pid, "unbound");
+            }
+            // Whoever held its rings is gone, or has let go: no lock of a dead process may survive it.
+            self.break_locks();
+            self.registry.unbind(binding);
+        }
+        let _ = self.epoll.remove(&session.conn);
+        self.closer.close(vec![session.conn.into_fd()]);
+    }
+
+    pub(crate) fn watch_attachment(&mut self, number: u32) -> io::Result<()> {
+        let Some(a) = self.attachments.get(number) else { return Ok(()) };
+        self.epoll.add(&a.channel, token(number.into(), CHANNEL), EventFlags::empty())?;
+        self.epoll.add(&a.pidfd, token(number.into(), PIDFD), EventFlags::IN)
+    }
+
+    pub(crate) fn end_attachment(&mut self, number: u32) {
+        let Some(a) = self.attachments.remove(number) else { return };
+        let _ = self.epoll.remove(&a.channel);
+        let _ = self.epoll.remove(&a.pidfd);
+        self.break_locks();
+        self.closer.close(vec![a.channel.into_fd(), a.pidfd]);
+    }
+
+    fn break_locks(&mut self) {
+        let broken = self.attachments.break_locks(&self.registry);
+        if broken > 0 {
+            tracing::info!("broke {broken} locks of processes that died inside a sync");
+            self.locks_broken += broken as u64;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.listener.is_some() {
+            let _ = std::fs::remove_file(&self.socket_path);
+        }
+    }
+}

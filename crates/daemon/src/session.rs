@@ -1,0 +1,353 @@
+//! One request, one answer. Nothing that a client sent is believed: lengths, kinds and fields are checked, and who asks is what
+//! the kernel says of this very message.
+
+use crate::attach::Attachment;
+use crate::listing::{self, Status};
+use crate::server::Server;
+use ringway_abi::wire::{self, Kind};
+use ringway_abi::*;
+use ringway_core::control::{Asker, BindingId, ControlError, Tunables};
+use ringway_core::handover::{grant_out, peer_out};
+use ringway_os::mem::Memfd;
+use ringway_os::sock::{Conn, Creds, Message};
+use std::os::fd::{AsFd, BorrowedFd};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A netmap descriptor: a connection, and what it has bound.
+#[derive(Debug)]
+pub struct Session {
+    /// The connection. Requests come here; answers go to the reply sockets.
+    pub conn: Conn,
+    /// User that connected, for the limits.
+    pub uid: u32,
+    /// Process that bound it.
+    pub pid: u32,
+    /// What it has bound.
+    pub binding: Option<BindingId>,
+}
+
+/// An answer: an errno with a text, or a body with fds.
+struct Answer<'f> {
+    body: Vec<u8>,
+    fds: Vec<BorrowedFd<'f>>,
+}
+
+fn refuse(errno: Errno, text: impl Into<String>) -> ControlError {
+    ControlError::new(errno, text)
+}
+
+fn send_answer(reply: &Conn, answer: &Result<Answer<'_>, ControlError>) {
+    let sent = match answer {
+        Ok(a) => reply.send(&wire::message(Kind::Reply, 0, &a.body), &a.fds),
+        Err(e) => {
+            let mut end = e.message.len().min(wire::MAX_TEXT_BYTES);
+            while !e.message.is_char_boundary(end) {
+                end -= 1;
+            }
+            reply.send(&wire::message(Kind::Reply, e.errno.0, &e.message.as_bytes()[..end]), &[])
+        }
+    };
+    if let Err(e) = sent {
+        tracing::debug!("a client did not take its answer: {e}");
+    }
+}
+
+/// JSON in a memfd: listings are longer than messages.
+fn json_fd<T: serde::Serialize>(value: &T) -> Result<Memfd, ControlError> {
+    let fail = |e: &dyn std::fmt::Display| refuse(Errno::ENOMEM, format!("cannot make the listing: {e}"));
+    let text = serde_json::to_vec(value).map_err(|e| fail(&e))?;
+    let memfd = Memfd::create("ringway-listing", text.len().max(1)).map_err(|e| fail(&e))?;
+    memfd.write_at_start(&text).map_err(|e| fail(&e))?;
+    Ok(memfd)
+}
+
+impl Server {
+    /// Serves one message of session `id`.
+    pub(crate) fn serve(&mut self, id: u64, buf: &[u8], message: Message) {
+        let Some(creds) = message.creds else { return };
+        let mut fds = message.fds.into_iter();
+        let Some(reply) = fds.next().map(Conn::adopt) else { return };
+        if message.truncated {
+            let e = Err(refuse(Errno::EMSGSIZE, "the message is too long"));
+            return self.finish(reply, &e);
+        }
+        let (kind, body) = match wire::parse(buf) {
+            Ok((_, kind, body)) => (kind, body),
+            Err(e) => {
+                let e = Err(refuse(Errno::EPROTO, e.to_string()));
+                return self.finish(reply, &e);
+            }
+        };
+        let who = Asker { uid: creds.uid };
+        let rest: Vec<_> = fds.collect();
+        if rest.len() + 1 != kind.request_fds() {
+            self.closer.close(rest);
+            let e = Err(refuse(Errno::EPROTO, "wrong number of fds"));
+            return self.finish(reply, &e);
+        }
+        match kind {
+            Kind::Attach => {
+                let channel = rest.into_iter().next().map(Conn::adopt);
+                let answer = self.attach(creds, channel);
+                let answer = answer.map(|number| Answer {
+                    body: wire::Attached { number }.as_bytes().to_vec(),
+                    fds: vec![],
+                });
+                self.finish(reply, &answer);
+            }
+            Kind::Control => self.control(id, creds, body, reply),
+            Kind::Join => {
+                let grant = self.joinable(id, who).and_then(|b| self.registry.grant(b));
+                let answer = grant.as_ref().map(grant_out).map(|(body, fds)| Answer { body, fds });
+                self.finish(reply, &answer.map_err(Clone::clone));
+            }
+            Kind::Peer => {
+                let peer = wire::take::<wire::PeerAsk>(&mut &*body)
+                    .map_err(|e| refuse(Errno::EPROTO, e.to_string()))
+                    .and_then(|ask| {
+                        let index = u8::try_from(ask.index).map_err(|_| refuse(Errno::EINVAL, "no such index"))?;
+                        self.registry.peer_grant(self.joinable(id, who)?, index)
+                    });
+                let answer = peer.as_ref().map(peer_out);
+                let answer = answer.map(|(body, fds)| Answer { body, fds: fds.to_vec() });
+                self.finish(reply, &answer.map_err(Clone::clone));
+            }
+            Kind::List => {
+                let pids: std::collections::HashMap<BindingId, u32> =
+                    self.sessions.values().filter_map(|s| Some((s.binding?, s.pid))).collect();
+                let ports: Vec<_> = self
+                    .registry
+                    .list(who)
+                    .iter()
+                    .map(|p| listing::port(p, |b| pids.get(&b).copied().unwrap_or(0)))
+                    .collect();
+                self.answer_json(reply, &ports);
+            }
+            Kind::Status => {
+                let status = self.status();
+                self.answer_json(reply, &status);
+            }
+            Kind::Tune => {
+                let answer = self.tune(who, body).map(|body| Answer { body, fds: vec![] });
+                self.finish(reply, &answer);
+            }
+            Kind::Stop => {
+                let answer = if who.may(self.own_uid) {
+                    self.stopping = true;
+                    Ok(Answer { body: vec![], fds: vec![] })
+                } else {
+                    Err(refuse(Errno::EPERM, "only its own user and root may stop the broker"))
+                };
+                self.finish(reply, &answer);
+            }
+            Kind::Reply => self.finish(reply, &Err(refuse(Errno::EPROTO, "a reply is no request"))),
+        }
+    }
+
+    /// Sends the answer, and leaves closing the client's socket to a thread that may wait.
+    fn finish(&self, reply: Conn, answer: &Result<Answer<'_>, ControlError>) {
+        send_answer(&reply, answer);
+        self.closer.close(vec![reply.into_fd()]);
+    }
+
+    fn answer_json<T: serde::Serialize>(&self, reply: Conn, value: &T) {
+        match json_fd(value) {
+            Ok(memfd) => self.finish(reply, &Ok(Answer { body: vec![], fds: vec![memfd.as_fd()] })),
+            Err(e) => self.finish(reply, &Err(e)),
+        }
+    }
+
+    fn attach(&mut self, creds: Creds, channel: Option<Conn>) -> Result<u32, ControlError> {
+        let channel = channel.ok_or_else(|| refuse(Errno::EPROTO, "no channel"))?;
+        if self.attachments.count_of(creds.uid) >= self.config.limits.attachments {
+            let max = self.config.limits.attachments;
+            return Err(refuse(Errno::EMFILE, format!("this user has {max} processes attached (limits.attachments)")));
+        }
+        let pidfd = ringway_os::sys::pidfd_open(creds.pid)
+            .map_err(|e| refuse(Errno::ENOENT, format!("cannot watch process {}: {e}", creds.pid)))?;
+        let number = self.attachments.add(Attachment { channel, pidfd, pid: creds.pid, uid: creds.uid });
+        if let Err(e) = self.watch_attachment(number) {
+            self.attachments.remove(number);
+            return Err(refuse(Errno::EINVAL, format!("cannot watch the channel: {e}")));
+        }
+        // The same pid again: exec ended its earlier life.
+        for old in self.attachments.others_of(creds.pid, number) {
+            self.end_attachment(old);
+        }
+        Ok(number)
+    }
+
+    /// The session's binding, if `who` may take part in it.
+    fn joinable(&self, id: u64, who: Asker) -> Result<BindingId, ControlError> {
+        let session = self.sessions.get(&id);
+        let binding = session.and_then(|s| s.binding).ok_or_else(|| refuse(Errno::ENXIO, "nothing is bound"))?;
+        if session.is_some_and(|s| who.may(s.uid)) {
+            return Ok(binding);
+        }
+        Err(refuse(Errno::EACCES, "the descriptor was bound by another user; its rings are not lent across users yet"))
+    }
+
+    fn control(&mut self, id: u64, creds: Creds, body: &[u8], reply: Conn) {
+        let mut rest = body;
+        let Ok(control) = wire::take::<wire::Control>(&mut rest) else {
+            return self.finish(reply, &Err(refuse(Errno::EPROTO, "message too short")));
+        };
+        let mut header = control.header;
+        header.nr_name[NETMAP_REQ_IFNAMSIZ - 1] = 0;
+        if rest.len() != body_size(header.nr_reqtype) {
+            return self.finish(reply, &Err(refuse(Errno::EINVAL, "the body has another size than its request")));
+        }
+        let Ok(name) = std::str::from_utf8(c_name(&header.nr_name)).map(str::to_owned) else {
+            return self.finish(reply, &Err(refuse(Errno::EINVAL, "the name is not UTF-8")));
+        };
+        let who = Asker { uid: creds.uid };
+        self.reap_hangups();
+        if header.nr_reqtype == NETMAP_REQ_REGISTER {
+            let granted = self.register(id, creds, &name, rest);
+            let answer = granted.as_ref().map(|(req, grant)| {
+                let head = wire::Controlled { header, body_bytes: size_of_val(req) as u32, pad: 0 };
+                let (bytes, fds) = grant_out(grant);
+                let body = [head.as_bytes(), req.as_bytes(), &bytes].concat();
+                Answer { body, fds }
+            });
+            return self.finish(reply, &answer.map_err(Clone::clone));
+        }
+        let answer = self.ask(who, &name, &mut header, rest).map(|body| {
+            let head = wire::Controlled { header, body_bytes: body.len() as u32, pad: 0 };
+            Answer { body: [head.as_bytes(), &body].concat(), fds: vec![] }
+        });
+        self.finish(reply, &answer);
+    }
+
+    fn register(
+        &mut self,
+        id: u64,
+        creds: Creds,
+        name: &str,
+        body: &[u8],
+    ) -> Result<(nmreq_register, ringway_core::lease::Grant), ControlError> {
+        let mut req = nmreq_register::read_from_bytes(body).map_err(|_| refuse(Errno::EINVAL, "bad body"))?;
+        let session = self.sessions.get(&id).ok_or_else(|| refuse(Errno::ENXIO, "no session"))?;
+        if session.binding.is_some() {
+            return Err(refuse(Errno::EBUSY, "the descriptor is bound already"));
+        }
+        let limits = &self.config.limits;
+        let mine = self.registry.count_ports(creds.uid);
+        if mine >= limits.ports {
+            return Err(refuse(Errno::EMFILE, format!("this user has {mine} ports (limits.ports)")));
+        }
+        if self.registry.region_bytes(creds.uid) >> 20 >= limits.memory_mib {
+            let text = format!("this user's regions have {} MiB (limits.memory_mib)", limits.memory_mib);
+            return Err(refuse(Errno::ENOMEM, text));
+        }
+        let binding = self.registry.register(Asker { uid: creds.uid }, name, &req)?;
+        let grant = self.registry.grant(binding)?;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.binding = Some(binding);
+            session.pid = creds.pid;
+            session.uid = creds.uid;
+        }
+        req.nr_offset = grant.if_ofs;
+        req.nr_memsize = grant.layout.memsize;
+        req.nr_tx_slots = grant.geometry.tx_slots;
+        req.nr_rx_slots = grant.geometry.rx_slots;
+        req.nr_tx_rings = grant.geometry.tx_rings;
+        req.nr_rx_rings = grant.geometry.rx_rings;
+        req.nr_host_tx_rings = 0;
+        req.nr_host_rx_rings = 0;
+        req.nr_mem_id = grant.mem_id;
+        req.nr_extra_bufs = grant.extra_bufs;
+        tracing::debug!(port = name, pid = creds.pid, uid = creds.uid, "bound");
+        Ok((req, grant))
+    }
+
+    /// Requests that bind nothing. Returns the body to write back.
+    fn ask(
+        &mut self,
+        who: Asker,
+        name: &str,
+        header: &mut nmreq_header,
+        body: &[u8],
+    ) -> Result<Vec<u8>, ControlError> {
+        fn read<T: FromBytes>(body: &[u8]) -> Result<T, ControlError> {
+            T::read_from_bytes(body).map_err(|_| refuse(Errno::EINVAL, "bad body"))
+        }
+        match header.nr_reqtype {
+            NETMAP_REQ_PORT_INFO_GET => {
+                let mut b: nmreq_port_info_get = read(body)?;
+                self.registry.port_info_get(who, name, &mut b)?;
+                Ok(b.as_bytes().to_vec())
+            }
+            NETMAP_REQ_POOLS_INFO_GET => {
+                let mut b: nmreq_pools_info = read(body)?;
+                self.registry.pools_info_get(who, name, &mut b)?;
+                Ok(b.as_bytes().to_vec())
+            }
+            NETMAP_REQ_VALE_LIST => {
+                let mut b: nmreq_vale_list = read(body)?;
+                if let Some(found) = self.registry.vale_list(name, &mut b)? {
+                    if let Some(field) = c_name_field(&found) {
+                        header.nr_name = field;
+                    }
+                }
+                Ok(b.as_bytes().to_vec())
+            }
+            NETMAP_REQ_PORT_HDR_SET => {
+                let b: nmreq_port_hdr = read(body)?;
+                self.registry.port_hdr_set(who, name, b.nr_hdr_len)?;
+                Ok(b.as_bytes().to_vec())
+            }
+            NETMAP_REQ_PORT_HDR_GET => {
+                let mut b: nmreq_port_hdr = read(body)?;
+                b.nr_hdr_len = self.registry.port_hdr_get(who, name)?;
+                Ok(b.as_bytes().to_vec())
+            }
+            other => Err(refuse(Errno::EINVAL, format!("request {other} is not served"))),
+        }
+    }
+
+    fn tune(&mut self, who: Asker, body: &[u8]) -> Result<Vec<u8>, ControlError> {
+        let ask = wire::take::<wire::Tune>(&mut &*body).map_err(|e| refuse(Errno::EPROTO, e.to_string()))?;
+        let name = String::from_utf8_lossy(c_name(&ask.name)).into_owned();
+        if ask.set == 1 {
+            if !who.may(self.own_uid) {
+                return Err(refuse(Errno::EPERM, "only the broker's own user and root may set tunables"));
+            }
+            if self.registry.tunables.get(&name).is_none() {
+                return Err(refuse(Errno::ENOENT, format!("there is no tunable {name}")));
+            }
+            if !Tunables::is_live(&name) {
+                return Err(refuse(Errno::EPERM, format!("{name} is read when the broker begins: set it in its file")));
+            }
+            self.registry.tunables.set(&name, ask.value);
+            tracing::info!("tunable {name} = {}", ask.value);
+        }
+        let mut out = vec![];
+        for known in Tunables::NAMES.iter().filter(|n| name.is_empty() || **n == name) {
+            let field = c_name_field(known).unwrap_or([0; 32]);
+            let value = self.registry.tunables.get(known).unwrap_or(0);
+            let entry = wire::Tuned { name: field, value, live: Tunables::is_live(known).into() };
+            out.extend_from_slice(entry.as_bytes());
+        }
+        if out.is_empty() {
+            return Err(refuse(Errno::ENOENT, format!("there is no tunable {name}")));
+        }
+        Ok(out)
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uid: self.own_uid,
+            socket: self.socket_path.display().to_string(),
+            uptime_s: self.started.elapsed().as_secs(),
+            sessions: self.sessions.len(),
+            bindings: self.registry.bindings(),
+            attachments: self.attachments.len(),
+            ports: self.registry.port_count(),
+            locks_broken: self.locks_broken,
+            cpu_ns: ringway_os::sys::process_cpu_nanos(),
+        }
+    }
+}
