@@ -14,8 +14,8 @@
 //! | TUNE | [`Tune`] | reply | [`Tuned`] entries | |
 //! | STOP | | reply | | |
 //!
-//! A grant is [`Grant`] with its list of offsets (TX, then RX, 8 bytes each) and name; its fds are region, state, RX and TX doorbell, then for a switch port
-//! the switch page, for a pipe the other end's state and its RX and TX doorbells.
+//! A grant is [`Grant`] with its list of offsets (TX, then RX, 8 bytes each) and name; its fds are region, state, RX and TX doorbell, the broker's own
+//! bell (an epoll fd to watch), the worker's doorbell, then for a switch port the switch page, for a pipe the other end's state and its RX and TX doorbells.
 
 use crate::request::nmreq_header;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

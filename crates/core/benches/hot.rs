@@ -25,6 +25,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
 
 const SLOTS: u32 = 1024;
 const GEOMETRY: Geometry = Geometry { tx_rings: 1, rx_rings: 1, tx_slots: SLOTS, rx_slots: SLOTS };
@@ -528,6 +529,13 @@ fn second_side(case: &Case, bed: &Bed, control: &Control) -> Vec<Part> {
 /// The other process: `hot --child CASE FD-PATHS...`.
 fn child(mut args: impl Iterator<Item = String>) {
     let case = Case::from_arg(&args.next().unwrap());
+    let parent = std::os::unix::process::parent_id();
+    std::thread::spawn(move || {
+        while std::os::unix::process::parent_id() == parent {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        std::process::exit(1);
+    });
     let open = |path: String| std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let fds: Vec<_> = args.map(|p| Memfd::adopt(OwnedFd::from(open(p))).unwrap()).collect();
     let bed = Bed::of(&fds, case.stride);

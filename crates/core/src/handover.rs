@@ -4,7 +4,7 @@ use crate::layout::{Geometry, PoolLayout, RegionLayout};
 use crate::lease::{BoundRings, Grant, GrantKind, PeerGrant};
 use crate::pool::Shm;
 use ringway_abi::wire::{self, WireError};
-use ringway_os::event::Doorbell;
+use ringway_os::event::{Doorbell, LentBell};
 use ringway_os::mem::Memfd;
 use std::fmt;
 use std::io;
@@ -80,7 +80,8 @@ fn pools_in(pools: &[wire::Pool; 3], memsize: u64) -> RegionLayout {
 /// A grant as bytes and fds.
 #[must_use]
 pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
-    let mut fds = vec![g.region.memfd.as_fd(), g.state.memfd.as_fd(), g.rx_bell.as_fd(), g.tx_bell.as_fd()];
+    let mut fds = vec![g.region.memfd.as_fd(), g.state.memfd.as_fd()];
+    fds.extend([g.rx_bell.as_fd(), g.tx_bell.as_fd(), g.notice.as_fd(), g.worker_bell.as_fd()]);
     let (kind, index, generation) = match &g.kind {
         GrantKind::Null => (0, 0, 0),
         GrantKind::Vale { index, generation, page } => {
@@ -147,6 +148,8 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
     let mut fds = Fds(fds.into_iter());
     let (region, state) = (fds.shm()?, fds.shm()?);
     let (rx_bell, tx_bell) = (fds.bell()?, fds.bell()?);
+    let notice = fds.0.next().map(|fd| Arc::new(LentBell::adopt(fd))).ok_or(HandoverError::Fds)?;
+    let worker_bell = fds.bell()?;
     let kind = match w.kind {
         0 => GrantKind::Null,
         1 => {
@@ -172,6 +175,8 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
         state,
         rx_bell,
         tx_bell,
+        notice,
+        worker_bell,
     })
 }
 

@@ -207,7 +207,6 @@ impl RingHandle {
         state.sync.rhead.store(0, Ordering::Relaxed);
         state.sync.rcur.store(0, Ordering::Relaxed);
         state.sync.rtail.store(tail, Ordering::Relaxed);
-        state.sync.filled.store(0, Ordering::Relaxed);
         state.journal.generation.store(0, Ordering::Relaxed);
         for (k, slot) in self.ring.slots.iter().enumerate() {
             let word = slot.load();
@@ -228,7 +227,7 @@ impl RingHandle {
     /// After illegal cursors: bad slots are mended; cursors outside the ring are put back, those inside it stay as
     /// the client left them, to be refused again.
     #[cold]
-    fn reinit(&self, kring: &mut Kring<'_>, head: u32, cur: u32) {
+    pub(crate) fn reinit(&self, kring: &mut Kring<'_>, head: u32, cur: u32) {
         let n = self.num_slots();
         let buf_size = self.ring.bufs.buf_size();
         for slot in self.ring.slots.iter() {

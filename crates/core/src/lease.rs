@@ -11,7 +11,7 @@ use crate::kring::{RingHandle, SyncOutcome, distance};
 use crate::layout::{Dir, Geometry, RegionLayout, RingShared, RingView};
 use crate::pool::Shm;
 use crate::vale::{Known, Peer, PeerTable, Seat, ValeRx, ValeTx};
-use ringway_os::event::Doorbell;
+use ringway_os::event::{Doorbell, LentBell};
 use ringway_os::mem::SharedRef;
 use std::fmt;
 use std::ops::Range;
@@ -75,6 +75,10 @@ pub struct Grant {
     pub rx_bell: Arc<Doorbell>,
     /// Rung when room appears.
     pub tx_bell: Arc<Doorbell>,
+    /// Rung by the broker: packets, room, or a change that every sleeper must hear of.
+    pub notice: Arc<LentBell>,
+    /// Rung after posting to the broker's worker, if that sleeps.
+    pub worker_bell: Arc<Doorbell>,
 }
 
 /// Consecutive rings of one direction.
@@ -180,13 +184,21 @@ impl EndRing {
     pub fn announce(&self, more: u32) -> bool {
         let wanted = self.wanted(more);
         self.handle.shared.state.sleep.owner.announce(wanted);
-        self.driver.moved_since(&self.handle, wanted)
+        self.moved(wanted)
     }
 
     /// As [`EndRing::announce`], without announcing: for who spins before it sleeps.
     #[must_use]
     pub fn has_moved(&self, more: u32) -> bool {
-        self.driver.moved_since(&self.handle, self.wanted(more))
+        self.moved(self.wanted(more))
+    }
+
+    fn moved(&self, wanted: u32) -> bool {
+        if self.handle.is_brokered() {
+            self.handle.worker_moved()
+        } else {
+            self.driver.moved_since(&self.handle, wanted)
+        }
     }
 
     /// Processor, plus 1, on which the far side last worked on this ring; 0 when not known.
@@ -246,6 +258,10 @@ impl EndContext<'_> {
         for _ in 0..=ringway_os::state::SWITCH_PORTS {
             match handle.sync(driver, me, flags) {
                 SyncOutcome::NeedPeer(index) => fetch_peer(self.grant, self.peers, index, source),
+                SyncOutcome::Brokered => {
+                    let wait = !flags.contains(SyncFlags::POST);
+                    return handle.sync_brokered(me, &self.grant.worker_bell, wait);
+                }
                 other => return other,
             }
         }

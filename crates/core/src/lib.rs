@@ -13,6 +13,7 @@ pub mod control;
 pub mod place;
 pub mod handover;
 pub mod kring;
+pub mod post;
 pub mod layout;
 pub mod lease;
 pub mod pool;

@@ -551,14 +551,13 @@ pub fn conserved(members: &[&Member]) {
 
 /// Who owns each buffer of a region.
 #[derive(Debug, Default)]
-pub struct Owners(BTreeMap<u32, String>);
+pub struct Owners(BTreeMap<u32, (&'static str, usize)>);
 
 impl Owners {
-    fn add(&mut self, buf: u32, who: String) {
-        if let Some(other) = self.0.get(&buf) {
-            panic!("buffer {buf} belongs to {who} and to {other}");
+    fn add(&mut self, buf: u32, who: &'static str, slot: usize) {
+        if let Some((other, k)) = self.0.insert(buf, (who, slot)) {
+            panic!("buffer {buf} belongs to {who} (slot {slot}) and to {other} (slot {k})");
         }
-        self.0.insert(buf, who);
     }
 
     /// A ring of its own: a NIC's, a switch port's. Free slots of a receive ring are as the senders see them.
@@ -573,8 +572,12 @@ impl Owners {
             } else {
                 ring.shared.mirror[k as usize].load(Relaxed)
             };
-            let side = if of_client { "client" } else { "senders" };
-            self.add(buf, format!("slot {k} of a {:?} ring ({side})", ring.dir));
+            let who = match (ring.dir, of_client) {
+                (Dir::Tx, _) => "a TX ring",
+                (Dir::Rx, true) => "the client of an RX ring",
+                (Dir::Rx, false) => "the senders to an RX ring",
+            };
+            self.add(buf, who, k as usize);
         }
     }
 
@@ -596,21 +599,21 @@ impl Owners {
             let k = forward(n, base, i) as usize;
             let known = |r: &RingHandle| r.shared.known[2 * k].load(Relaxed) as u32;
             let (buf, side) = if i < back {
-                (known(rx), "on the way back")
+                (known(rx), "a pipe, on the way back")
             } else if i < receiver {
-                (rx.ring.slots[k].load().buf_idx(), "receiver")
+                (rx.ring.slots[k].load().buf_idx(), "a pipe's receiver")
             } else if i < forth {
-                (known(tx), "on the way")
+                (known(tx), "a pipe, on the way")
             } else {
-                (tx.ring.slots[k].load().buf_idx(), "sender")
+                (tx.ring.slots[k].load().buf_idx(), "a pipe's sender")
             };
-            self.add(buf, format!("slot {k} of a pipe ({side})"));
+            self.add(buf, side, k);
         }
     }
 
     /// Buffers in no slot.
     pub fn extra(&mut self, bufs: &[u32]) {
-        bufs.iter().for_each(|b| self.add(*b, "an extra buffer".into()));
+        bufs.iter().enumerate().for_each(|(i, b)| self.add(*b, "extra buffers", i));
     }
 
     /// Checks that these, and no others, have owners.

@@ -7,6 +7,7 @@
 pub mod config;
 pub mod listing;
 mod attach;
+mod worker;
 mod session;
 mod server;
 pub mod start;

@@ -3,6 +3,7 @@
 use crate::attach::Attachments;
 use crate::config::Config;
 use crate::session::Session;
+use crate::worker::Worker;
 use ringway_abi::wire;
 use ringway_core::control::Registry;
 use ringway_os::event::{Epoll, EventBuf, EventFlags};
@@ -62,6 +63,7 @@ pub struct Server {
     pub(crate) sessions: HashMap<u64, Session>,
     pub(crate) attachments: Attachments,
     pub(crate) closer: Closer,
+    pub(crate) worker: Worker,
     pub(crate) own_uid: u32,
     pub(crate) socket_path: PathBuf,
     pub(crate) started: Instant,
@@ -86,6 +88,7 @@ impl Server {
             sessions: HashMap::new(),
             attachments: Attachments::default(),
             closer: Closer::start()?,
+            worker: Worker::new()?,
             own_uid: ringway_os::sys::euid(),
             socket_path,
             started: Instant::now(),
@@ -229,6 +232,7 @@ impl Server {
             // Whoever held its rings is gone, or has let go: no lock of a dead process may survive it.
             self.break_locks();
             self.registry.unbind(binding);
+            self.worker.refresh(&self.registry);
         }
         let _ = self.epoll.remove(&session.conn);
         self.closer.close(vec![session.conn.into_fd()]);

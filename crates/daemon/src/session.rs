@@ -241,6 +241,8 @@ impl Server {
             return Err(refuse(Errno::ENOMEM, text));
         }
         let binding = self.registry.register(Asker { uid: creds.uid }, name, &req)?;
+        // Before anybody can sync: rings that this makes a matter of several users are the broker's now.
+        self.worker.refresh(&self.registry);
         let grant = self.registry.grant(binding)?;
         if let Some(session) = self.sessions.get_mut(&id) {
             session.binding = Some(binding);

@@ -1,1 +1,172 @@
-//! Placeholder.
+//! What tests across processes share: the programs, built once; a broker of their own; words about what was skipped.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The folder with `ringway` and `pkt-gen`, as this source builds them. Built on first use, into a target folder of its own:
+/// `cargo test` does not build the programs of other packages.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn programs() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        if let Some(dir) = std::env::var_os("RINGWAY_E2E_PROGRAMS") {
+            return dir.into();
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let target = root.join(target).join("e2e");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .current_dir(&root)
+            .args(["build", "--quiet", "-p", "ringway-apps", "--bins", "--target-dir"])
+            .arg(&target)
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the programs do not build");
+        target.join("debug")
+    })
+}
+
+/// A folder of this test alone, gone when dropped.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// A new one, which others may enter.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("ringway-e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a folder in /tmp");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+        TempDir(path)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Default for TempDir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A broker of this test alone.
+#[derive(Debug)]
+pub struct TestBroker {
+    /// Where it keeps its socket.
+    pub dir: TempDir,
+    child: Child,
+}
+
+impl TestBroker {
+    /// Starts one with a configuration (TOML), and waits until it serves.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn start(config: &str) -> Self {
+        let dir = TempDir::new();
+        let child = Self::spawn(dir.path(), config);
+        TestBroker { dir, child }
+    }
+
+    fn spawn(dir: &Path, config: &str) -> Child {
+        let file = dir.join("config.toml");
+        std::fs::write(&file, config).expect("the configuration is written");
+        let mut child = Command::new(programs().join("ringway"))
+            .args(["broker", "run", "--stay", "--socket"])
+            .arg(dir.join("sock"))
+            .arg("--config")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the broker starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("the broker speaks");
+        assert_eq!(line.trim(), "ready");
+        child
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("sock")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A command with `$RINGWAY_SOCKET` set to this broker: a program by its name.
+    pub fn command(&self, program: &str) -> Command {
+        self.command_at(&programs().join(program))
+    }
+
+    /// As [`TestBroker::command`], for the program at a path.
+    pub fn command_at(&self, program: &Path) -> Command {
+        let mut c = Command::new(program);
+        c.env("RINGWAY_SOCKET", self.socket()).env("RINGWAYD", "/nonexistent");
+        c
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts another where it was.
+    pub fn restart(&mut self, config: &str) {
+        self.kill();
+        self.child = Self::spawn(self.dir.path(), config);
+    }
+
+    /// What `ringway ARGS --json` says.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        let out = self.command("ringway").args(args).arg("--json").output().expect("ringway runs");
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).expect("JSON")
+    }
+
+    /// Nanoseconds of CPU that the broker has used.
+    pub fn cpu_ns(&self) -> u64 {
+        self.json(&["broker", "status"])[0]["cpu_ns"].as_u64().expect("a number")
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// True for root. Otherwise says loudly that `test` is skipped.
+pub fn root_or_skip(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("SKIP {test}: needs root");
+    }
+    root
+}

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -50,8 +51,28 @@ impl AsFd for Doorbell {
 /// can fill it and make it blocking for all.
 #[derive(Debug)]
 pub struct PrivateBell {
-    bell: Doorbell,
-    lent: Epoll,
+    bell: Arc<Doorbell>,
+    lent: Arc<LentBell>,
+}
+
+/// What a client holds of a [`PrivateBell`]: something to watch, edge-triggered, and nothing to write to.
+#[derive(Debug)]
+pub struct LentBell {
+    fd: OwnedFd,
+}
+
+impl LentBell {
+    /// Takes in an fd that the broker sent.
+    #[must_use]
+    pub fn adopt(fd: OwnedFd) -> Self {
+        LentBell { fd }
+    }
+}
+
+impl AsFd for LentBell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl PrivateBell {
@@ -60,10 +81,10 @@ impl PrivateBell {
     /// # Errors
     /// EMFILE, ENOMEM.
     pub fn new() -> io::Result<Self> {
-        let bell = Doorbell::new()?;
+        let bell = Arc::new(Doorbell::new()?);
         let lent = Epoll::new()?;
-        lent.add(&bell, 0, EventFlags::IN | EventFlags::ET)?;
-        Ok(PrivateBell { bell, lent })
+        lent.add(&*bell, 0, EventFlags::IN | EventFlags::ET)?;
+        Ok(PrivateBell { bell, lent: Arc::new(LentBell { fd: lent.fd }) })
     }
 
     /// Rings.
@@ -71,10 +92,16 @@ impl PrivateBell {
         self.bell.ring();
     }
 
-    /// The fd for clients: readable edge after each ring; there is nothing they can write to or take out.
+    /// The bell itself, for the broker's own drivers.
     #[must_use]
-    pub fn lent_fd(&self) -> BorrowedFd<'_> {
-        self.lent.as_fd()
+    pub fn bell(&self) -> &Arc<Doorbell> {
+        &self.bell
+    }
+
+    /// For clients: readable edge after each ring; there is nothing they can write to or take out.
+    #[must_use]
+    pub fn lent(&self) -> &Arc<LentBell> {
+        &self.lent
     }
 }
 
@@ -185,12 +212,12 @@ mod tests {
     fn a_private_bell_gives_edges_through_the_lent_fd_and_cannot_be_filled() {
         let bell = PrivateBell::new().unwrap();
         let watcher = Epoll::new().unwrap();
-        watcher.add(bell.lent_fd(), 1, EventFlags::IN | EventFlags::ET).unwrap();
+        watcher.add(bell.lent().as_fd(), 1, EventFlags::IN | EventFlags::ET).unwrap();
         for _ in 0..3 {
             bell.ring();
             assert_eq!((edges(&watcher), edges(&watcher)), (1, 0));
         }
-        assert!(rustix::io::write(bell.lent_fd(), &1u64.to_ne_bytes()).is_err());
+        assert!(rustix::io::write(bell.lent().as_fd(), &1u64.to_ne_bytes()).is_err());
     }
 
     #[test]

@@ -67,8 +67,8 @@ pub struct SyncLine {
     pub rcur: AtomicU32,
     /// Last published tail.
     pub rtail: AtomicU32,
-    /// RX: how far the ring's own slots are written.
-    pub filled: AtomicU32,
+    /// Of a ring that the broker serves: `AckLine::progress` before the last post (client writes).
+    pub seen: AtomicU32,
     /// Source address last learned, low half; see `learned_hi`.
     pub learned_lo: AtomicU32,
     /// Its high half.
@@ -99,6 +99,8 @@ pub struct JournalLine {
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct PostLine {
+    /// Held by the attachment that posts.
+    pub lock: LockWord,
     /// Head posted (client writes).
     pub head: AtomicU32,
     /// Number of posts so far (client writes after `head`).
@@ -111,8 +113,10 @@ pub struct PostLine {
 pub struct AckLine {
     /// Number of posts that the worker has finished (broker writes).
     pub acked: Cursor,
-    /// Its position after them (broker writes before `acked`).
-    pub position: AtomicU32,
+    /// The ring's tail after them (broker writes before `acked`).
+    pub tail: AtomicU32,
+    /// Changes whenever the worker may have brought this ring packets or room (broker writes).
+    pub progress: Cursor,
     /// Set while the worker sleeps (broker writes; client takes).
     pub sleep: SleepWord,
 }

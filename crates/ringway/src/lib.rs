@@ -1,1 +1,70 @@
-//! Placeholder.
+//! Ringway: netmap in user space.
+//!
+//! A [`Port`] (`netmap:eth0`, `vale0:a`, `netmap:x{1`) has rings of packet slots in memory shared with whoever is at
+//! the other side. [`TxRing`] and [`RxRing`] are views of them; packets are written and read in place, and move when **you** sync:
+//! `txsync` sends in your thread and is done when it returns.
+//!
+//! ```no_run
+//! use ringway::{Interest, Port};
+//! use std::time::Duration;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut a = Port::open("vale0:a")?;
+//!     let mut b = Port::open("vale0:b")?;
+//!
+//!     let mut tx = a.tx(0);
+//!     let sent = tx.fill(256, |slot| {
+//!         slot.payload().copy_from(&[0xff; 60]); // to everybody on the switch
+//!         slot.set(60, 0);
+//!         true
+//!     });
+//!     tx.sync()?; // now they are there
+//!
+//!     while b.wait(Interest::RX, Some(Duration::from_secs(1)))?.rx {
+//!         let got = b.rx(0).drain(u32::MAX, |slot| slot.len() == 60);
+//!         println!("sent {sent}, received {got}");
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The same without a broker, in one process: `let netmap = Netmap::embedded(); netmap.open("vale0:a")`.
+//!
+//! # What safe code cannot do
+//!
+//! Every buffer has one owner: a slot, or an [`ExtraBuf`]. Buffers change owners by exchange only ([`swap`],
+//! [`TxRing::forward`]), between rings of one region that are bound exclusively (as [`Port::open`] does). Memory that other
+//! programs may write is lent as [`Payload`], never as a slice, and nothing that they write there can make a view panic or reach out of its ring.
+#![forbid(unsafe_code)]
+
+mod error;
+mod session;
+#[macro_use]
+mod view;
+mod extra;
+mod rx;
+mod tx;
+mod wait;
+// Imported by each other: an engine opens ports, through builders.
+mod builder;
+mod embedded;
+mod port;
+
+pub use builder::PortBuilder;
+pub use embedded::Netmap;
+pub use error::{OpenError, SwapError, SyncError};
+pub use extra::{ExtraBuf, Lender, Place, swap};
+pub use port::{Port, PortCounters};
+pub use rx::{RxRing, RxSlot};
+pub use tx::{MAX_PACKET_SLOTS, TxRing, TxSlot};
+pub use wait::{Interest, Ready};
+
+pub use ringway_abi::{
+    Errno, NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_REPORT, NicMode,
+};
+pub use ringway_core::control::{HolderInfo, PortInfo, RingInfo, Tunables};
+pub use ringway_core::kring::CursorError;
+pub use ringway_core::layout::{Dir, Geometry};
+pub use ringway_core::stats::{Counters, Drop as DropReason};
+pub use ringway_os::bytes::Payload;
+pub use ringway_os::ring::SlotWord;

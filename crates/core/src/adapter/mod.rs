@@ -16,6 +16,8 @@ bitflags::bitflags! {
         const FORCE = 1;
         /// `ring->ts` was asked for (tunable `no_timestamp` is off, or NR_TIMESTAMP is set).
         const TIMESTAMP = 2;
+        /// On a ring that the broker serves: do not wait for its worker.
+        const POST = 4;
     }
 }
 

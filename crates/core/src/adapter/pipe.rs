@@ -16,9 +16,9 @@ use crate::kring::{Kring, RingHandle, distance, next, prev};
 use crate::layout::RingShared;
 use crate::stats::{Stat, add};
 use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG};
-use ringway_os::bytes::prefetch_write;
+use ringway_os::bytes::{prefetch_read, prefetch_write};
 use ringway_os::event::Doorbell;
-use ringway_os::ring::SlotWord;
+use ringway_os::ring::{Slot, SlotWord};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -26,8 +26,8 @@ use std::sync::atomic::Ordering::Relaxed;
 const IN_RECORDS: u32 = 0x0080_0000;
 const BUF_CHANGED: u16 = NS_BUF_CHANGED;
 
-/// How many descriptors ahead are asked for in the cache.
-const AHEAD_SLOTS: usize = 32;
+/// Descriptors to a cache line. All lines of a batch are asked for before its first slot is looked at.
+const DESC_PER_LINE: usize = 16;
 
 /// TX ring of a pipe end.
 #[derive(Debug)]
@@ -107,14 +107,12 @@ impl RingDriver for PipeTx {
             else {
                 break;
             };
+            for line in run_desc.iter().step_by(DESC_PER_LINE) {
+                prefetch_write(line);
+            }
             for (i, ((slot, desc_word), [known_word, known_ptr])) in
                 run.iter().zip(run_desc).zip(run_known).enumerate()
             {
-                if i % 16 == 0
-                    && let Some(ahead) = run_desc.get(i + AHEAD_SLOTS)
-                {
-                    prefetch_write(ahead);
-                }
                 let word = slot.load();
                 let ptr = slot.ptr();
                 let same =
@@ -148,9 +146,10 @@ impl RingDriver for PipeTx {
 
     fn moved_since(&self, handle: &RingHandle, wanted: u32) -> bool {
         let n = handle.num_slots();
-        let (sent, released) =
-            (handle.shared.state.owner.hwcur.load(), self.peer.state.owner.hwcur.load_after_announce());
-        sent >= n || released >= n || n - 1 - distance(n, released, sent) >= wanted
+        // Slots of an unfinished packet are filled, too, though not sent: `rhead`, not `hwcur`.
+        let (filled, released) =
+            (handle.shared.state.sync.rhead.load(Relaxed), self.peer.state.owner.hwcur.load_after_announce());
+        filled >= n || released >= n || n - 1 - distance(n, released, filled) >= wanted
     }
 
     fn peer_cpu(&self, _handle: &RingHandle) -> u32 {
@@ -183,23 +182,17 @@ impl PipeRx {
             else {
                 break;
             };
+            let words = own.bits.get(range.start / 64..range.end.div_ceil(64)).unwrap_or_default();
+            let marked = words.iter().any(|w| w.load(Relaxed) != 0);
             for (i, (slot, [known_word, known_ptr])) in run.iter().zip(run_known).enumerate() {
                 let word = slot.load();
-                let k = range.start + i;
                 let changed = word.0 != known_word.load(Relaxed)
                     || slot.ptr() != known_ptr.load(Relaxed)
                     || word.flags() & BUF_CHANGED != 0;
-                let (bits, bit) = (&own.bits[k / 64], 1u64 << (k % 64));
-                let marks = bits.load(Relaxed);
                 if changed {
-                    own.records[2 * k].store(word.0, Relaxed);
-                    own.records[2 * k + 1].store(slot.ptr(), Relaxed);
-                    bits.store(marks | bit, Relaxed);
-                    slot.store(SlotWord::new(word.buf_idx(), word.len(), word.flags() & !BUF_CHANGED));
-                    known_word.store(word.0, Relaxed);
-                    known_ptr.store(slot.ptr(), Relaxed);
-                } else if marks & bit != 0 {
-                    bits.store(marks & !bit, Relaxed);
+                    release_record(own, range.start + i, slot, word);
+                } else if marked {
+                    unmark(own, range.start + i);
                 }
             }
             at = if stop == n { 0 } else { stop };
@@ -245,6 +238,9 @@ impl RingDriver for PipeRx {
             else {
                 break;
             };
+            for line in run_desc.iter().step_by(DESC_PER_LINE) {
+                prefetch_read(line);
+            }
             for (i, ((slot, desc_word), [known_word, known_ptr])) in
                 run.iter().zip(run_desc).zip(run_known).enumerate()
             {
@@ -284,6 +280,27 @@ impl RingDriver for PipeRx {
 
     fn peer_cpu(&self, _handle: &RingHandle) -> u32 {
         self.peer.state.owner.cpu.load(Relaxed)
+    }
+}
+
+/// Gives slot `k` back through the records.
+#[cold]
+fn release_record(own: &RingShared, k: usize, slot: &Slot, word: SlotWord) {
+    let ptr = slot.ptr();
+    own.records[2 * k].store(word.0, Relaxed);
+    own.records[2 * k + 1].store(ptr, Relaxed);
+    own.bits[k / 64].store(own.bits[k / 64].load(Relaxed) | 1 << (k % 64), Relaxed);
+    slot.store(SlotWord::new(word.buf_idx(), word.len(), word.flags() & !BUF_CHANGED));
+    own.known[2 * k].store(word.0, Relaxed);
+    own.known[2 * k + 1].store(ptr, Relaxed);
+}
+
+/// Slot `k` is given back as it came.
+#[cold]
+fn unmark(own: &RingShared, k: usize) {
+    let marks = own.bits[k / 64].load(Relaxed);
+    if marks & 1 << (k % 64) != 0 {
+        own.bits[k / 64].store(marks & !(1 << (k % 64)), Relaxed);
     }
 }
 

@@ -338,6 +338,17 @@ fn s5_a_writer_is_woken_when_there_is_the_room_it_waits_for() {
 }
 
 #[test]
+fn a_writer_of_an_unfinished_packet_that_fills_the_ring_has_nothing_to_wake_for() {
+    let mut p = pipe(8, 0);
+    let (tx, rx) = rings(&mut p);
+    while tx.put(b"x", NS_MOREFRAG) {}
+    tx.sync();
+    rx.sync();
+    assert_eq!(tx.avail(), 0);
+    assert!(!tx.driver.moved_since(&tx.handle, 1), "else poll would spin");
+}
+
+#[test]
 fn a_hostile_other_end_can_only_spoil_contents() {
     let mut rng = Rng::new(9);
     let mut p = pipe(7, 0);
@@ -363,13 +374,23 @@ mod model {
     #[derive(Clone, Debug)]
     enum Op {
         /// The sender fills slots: number of slots of a packet, or unfinished ones if `partial`.
-        Put { slots: u32, partial: bool, swap: bool },
+        Put {
+            slots: u32,
+            partial: bool,
+            swap: bool,
+        },
         SyncTx,
         SyncRx,
         /// The receiver releases some slots, having swapped buffers of those for which a bit is set.
-        Take { max: u32, swaps: u32 },
+        Take {
+            max: u32,
+            swaps: u32,
+        },
         /// Illegal cursors.
-        Bad { tx: bool, head: u32 },
+        Bad {
+            tx: bool,
+            head: u32,
+        },
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -395,9 +416,10 @@ mod model {
         on_the_way: VecDeque<Item>,
         /// The receiver's.
         received: VecDeque<Item>,
-        /// Given back by the receiver, not synced by it; then released; then the sender's again.
+        /// Given back by the receiver, not synced by it.
         taken: VecDeque<u32>,
-        released: u32,
+        /// Given back and synced, not synced by the sender.
+        released: usize,
     }
 
     proptest! {
@@ -429,16 +451,18 @@ mod model {
                         }
                     }
                     Op::SyncTx => {
+                        let before = tx.avail() as usize;
                         assert_eq!(tx.sync(), SyncOutcome::Done);
                         let whole = m.filled.iter().rposition(|i| i.2 & NS_MOREFRAG == 0).map_or(0, |i| i + 1);
                         m.on_the_way.extend(m.filled.drain(..whole));
-                        m.released = 0;
                         let used = m.filled.len() + m.on_the_way.len() + m.received.len() + m.taken.len();
                         assert_eq!(tx.avail(), n - 1 - used as u32);
+                        assert_eq!(tx.avail() as usize, before + m.released);
+                        m.released = 0;
                     }
                     Op::SyncRx => {
                         assert_eq!(rx.sync(), SyncOutcome::Done);
-                        m.released += m.taken.len() as u32;
+                        m.released += m.taken.len();
                         m.taken.clear();
                         m.received.append(&mut m.on_the_way);
                     }

@@ -157,6 +157,7 @@ impl Registry {
         };
         let ring = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
         ring[usize::from(i)].offset = Some(ofs);
+        ring[usize::from(i)].epoch += 1;
         if let Some(handle) = self.handle(id, dir, i) {
             handle.reset();
         }
@@ -314,6 +315,8 @@ impl Registry {
             state: port.state.clone(),
             rx_bell: port.rx_bell.clone(),
             tx_bell: port.tx_bell.clone(),
+            notice: port.notice.lent().clone(),
+            worker_bell: port.worker_bell.clone(),
         })
     }
 

@@ -248,7 +248,7 @@ impl Registry {
             kind,
             owner: p.owner,
             visible,
-            lease: "direct",
+            lease: if self.is_brokered(id) { "brokered" } else { "direct" },
             index,
             mem_id: 0,
             slots: (0, 0),

@@ -9,18 +9,20 @@ use crate::layout::{Geometry, RingShared};
 use crate::lease::{Grant, PeerGrant};
 use crate::pool::{Region, Shm};
 use ringway_abi::Errno;
-use ringway_os::event::Doorbell;
+use ringway_os::event::{Doorbell, PrivateBell};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 mod bind;
+mod brokered;
 mod info;
 mod ports;
 mod regions;
 mod switches;
 mod tunables;
 
+pub use brokered::{Job, Jobs};
 pub use info::{HolderInfo, PortInfo, RingInfo};
 pub use tunables::Tunables;
 
@@ -102,6 +104,8 @@ struct RingUse {
     exclusive: bool,
     /// Where it lies in the region, while it exists.
     offset: Option<u64>,
+    /// Changes each time the ring is made.
+    epoch: u64,
 }
 
 #[derive(Debug)]
@@ -121,6 +125,10 @@ struct PortEntry {
     hdr_len: u32,
     rx_bell: Arc<Doorbell>,
     tx_bell: Arc<Doorbell>,
+    /// Rung by the keeper of the registry alone.
+    notice: Arc<PrivateBell>,
+    /// Rung by the port's clients when they post to the broker's worker.
+    worker_bell: Arc<Doorbell>,
 }
 
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use ringway_abi::{
     Errno, NR_MONITOR_RX, NR_MONITOR_TX, NR_REG_ALL_NIC, NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_PIPE_MASTER,
     NR_REG_PIPE_SLAVE, NR_ZCOPY_MON, PipeRole, is_vale_name, nmreq_register, split_pipe, split_vale,
 };
-use ringway_os::event::Doorbell;
+use ringway_os::event::{Doorbell, PrivateBell};
 use std::sync::Arc;
 
 /// Rings of a switch port, per direction.
@@ -271,9 +271,11 @@ impl Registry {
     ) -> Result<(), ControlError> {
         let parts = || -> std::io::Result<_> {
             let state = Shm::create("ringway-state", state_memfd_bytes(&geometry).max(1))?;
-            Ok((state, Arc::new(Doorbell::new()?), Arc::new(Doorbell::new()?)))
+            let notice = Arc::new(PrivateBell::new()?);
+            let bell = || Ok::<_, std::io::Error>(Arc::new(Doorbell::new()?));
+            Ok((state, bell()?, bell()?, notice, bell()?))
         };
-        let (state, rx_bell, tx_bell) = match parts() {
+        let (state, rx_bell, tx_bell, notice, worker_bell) = match parts() {
             Ok(parts) => parts,
             Err(e) => {
                 if let Kind::Vale { switch: Some(i), index, .. } = kind {
@@ -300,6 +302,8 @@ impl Registry {
             hdr_len: 0,
             rx_bell,
             tx_bell,
+            notice,
+            worker_bell,
         };
         self.ports.insert(id, entry);
         if named {

@@ -37,6 +37,8 @@ const FULL_YIELDS: u32 = 3;
 const LOCK_YIELDS: u32 = 8;
 const LOCK_NAPS: u32 = 20;
 const LOCK_NAP: Duration = Duration::from_micros(50);
+/// No address: they have 48 bits.
+const NO_DST: u64 = u64::MAX;
 /// Flags of a packet of one slot, in a descriptor.
 const ONE_SLOT: u32 = 0x0100 << 16;
 
@@ -50,6 +52,8 @@ pub struct ValeTx {
     scratch: Box<Scratch>,
     /// Times that this sync has given way to full receivers.
     yields: u32,
+    /// Indirect payloads are addresses of another process, which has brought them into its buffers already.
+    in_broker: bool,
 }
 
 /// Where one packet goes.
@@ -111,7 +115,18 @@ impl ValeTx {
             cache: vec![None; SWITCH_PORTS],
             scratch: Box::default(),
             yields: 0,
+            in_broker: false,
         }
+    }
+
+    /// As `new`, for a worker of the broker.
+    #[must_use]
+    pub fn for_broker(seat: Seat, ring_index: u16, table: Arc<PeerTable>) -> Self {
+        ValeTx { in_broker: true, ..Self::new(seat, ring_index, table) }
+    }
+
+    pub(super) fn in_broker(&self) -> bool {
+        self.in_broker
     }
 
     /// Makes sure that the peer at `port` is in the cache.
@@ -231,7 +246,9 @@ impl ValeTx {
                 if len < ETH_HEADER_BYTES {
                     Some(Drop::Short)
                 } else {
-                    lane.learner.see(w0, w1, word.flags());
+                    if lane.learner.see(w0, w1, word.flags()) {
+                        lane.last_dst = NO_DST;
+                    }
                     let dst = w0 & MAC_MASK;
                     match resolve(seat, self.ring_index, dst, &self.cache) {
                         Target::One { port: p, ring: r } if p == port && r == ring => {
@@ -283,8 +300,11 @@ impl RingDriver for ValeTx {
         while kring.hwcur != kring.rhead {
             let chunk = distance(n, kring.hwcur, kring.rhead).min(CHUNK_SLOTS);
             let end = forward(n, kring.hwcur, chunk);
-            let rest = if plain { self.fused(kring, end)? } else { Stop::Rest };
+            let rest = if plain && !self.scratch.skipping { self.fused(kring, end)? } else { Stop::Rest };
             if let Stop::Rest = rest {
+                // A whole chunk again, so that a packet is only cut if it has too many slots.
+                let chunk = distance(n, kring.hwcur, kring.rhead).min(CHUNK_SLOTS);
+                let end = forward(n, kring.hwcur, chunk);
                 let mut scratch = std::mem::take(&mut self.scratch);
                 let done = self.listed(&mut scratch, kring, end);
                 self.scratch = scratch;
@@ -308,8 +328,14 @@ impl ValeTx {
         &self.seat
     }
 
+    /// Where a frame for `dst` goes, for lists: a flood stays one, also if there is only one other port.
     pub(super) fn target_of(&self, dst: u64) -> Target {
-        resolve(&self.seat, self.ring_index, dst, &self.cache)
+        learned(&self.seat, self.ring_index, dst, &self.cache).unwrap_or(Target::Flood)
+    }
+
+    /// The ring that unicast for `port`, which has been made sure of, goes to.
+    pub(super) fn ring_at(&self, port: u8) -> u16 {
+        self.cached(port).map_or(0, |peer| ring_of(self.ring_index, peer.rings.len() as u16))
     }
 
     pub(super) fn take_yields(&self) -> u32 {
@@ -352,22 +378,31 @@ fn refresh(slot: &mut Option<Arc<Peer>>, table: &PeerTable, port: u8, generation
     }
 }
 
-/// Where a frame for `dst` goes.
+/// Where a frame for `dst` goes, if the table knows.
 #[inline]
-fn resolve(seat: &Seat, ring_index: u16, dst: u64, cache: &[Option<Arc<Peer>>]) -> Target {
+fn learned(seat: &Seat, ring_index: u16, dst: u64, cache: &[Option<Arc<Peer>>]) -> Option<Target> {
     let page: &SwitchPage = &seat.page;
     if dst & MAC_GROUP == 0
         && let Some(place) = mac_table::lookup(page, dst)
         && is_alive(page, place)
     {
         if place.port == seat.index {
-            return Target::Drop(Drop::ToSelf);
+            return Some(Target::Drop(Drop::ToSelf));
         }
         // Not known before the peer is mapped: then the ring index does not matter yet, for the sync begins anew.
         let rings = cache[usize::from(place.port)].as_ref().map_or(1, |p| p.rings.len() as u16);
-        return Target::One { port: place.port, ring: ring_of(ring_index, rings) };
+        return Some(Target::One { port: place.port, ring: ring_of(ring_index, rings) });
     }
-    let mut others = others(page, seat.index);
+    None
+}
+
+/// Where a frame for `dst` goes.
+#[inline]
+fn resolve(seat: &Seat, ring_index: u16, dst: u64, cache: &[Option<Arc<Peer>>]) -> Target {
+    if let Some(target) = learned(seat, ring_index, dst, cache) {
+        return target;
+    }
+    let mut others = others(&seat.page, seat.index);
     match (others.next(), others.next()) {
         (None, _) => Target::Drop(Drop::NoReceiver),
         (Some(port), None) => Target::One { port, ring: 0 },
@@ -424,8 +459,11 @@ impl Lane<'_> {
         let count = (count as usize).min(slots.len()).min(desc.len()).min(mirror.len());
         let beyond = slots.len().min(desc.len()).min(mirror.len()).saturating_sub(FAR_AHEAD);
         let near = beyond.min(count);
-        let (mut done, mut bytes) = self.pass::<FAR_AHEAD>(slots, desc, mirror, near);
-        if done == near {
+        let (mut done, mut bytes) = (0, 0);
+        if near > 0 {
+            (done, bytes) = self.pass::<FAR_AHEAD>(slots, desc, mirror, near);
+        }
+        if done == near && near < count {
             let (d, b) = self.pass::<0>(&slots[done..], &desc[done..], &mirror[done..], count - done);
             done += d;
             bytes += b;
@@ -444,7 +482,8 @@ impl Lane<'_> {
         count: usize,
     ) -> (usize, u32) {
         let (src, far, max_extra, place) = (self.src, self.far, self.max_extra, self.place);
-        let (mut last_w0, mut last_w1) = (0, 0);
+        // No frame looks like this: `last_w1` holds 32 bits.
+        let (mut last_w0, mut last_w1) = (0, u64::MAX);
         let next = AHEAD.min(SRC_AHEAD);
         let (later, slots) = (&slots[next..next + count], &slots[..count]);
         let (far_mirror, mirror) = (&mirror[AHEAD..AHEAD + count], &mirror[..count]);
@@ -465,7 +504,7 @@ impl Lane<'_> {
                 return (i, bytes);
             }
             let Some((w0, w1)) = src.first_words(word.buf_idx()) else { return (i, bytes) };
-            if w0 != last_w0 || w1 as u32 != last_w1 {
+            if w0 != last_w0 || u64::from(w1 as u32) != last_w1 {
                 let dst = w0 & MAC_MASK;
                 if dst != self.last_dst {
                     if dst & MAC_GROUP != 0 || mac_table::find(self.learner.page, dst) >> 48 != place {
@@ -473,10 +512,13 @@ impl Lane<'_> {
                     }
                     self.last_dst = dst;
                 }
-                self.learner.see(w0, w1, word.flags());
+                if self.learner.see(w0, w1, word.flags()) {
+                    self.last_dst = NO_DST;
+                    return (i, bytes);
+                }
                 // A packet that is not to be learned from leaves no trace here either.
                 if word.flags() & NS_NO_LEARN == 0 {
-                    (last_w0, last_w1) = (w0, w1 as u32);
+                    (last_w0, last_w1) = (w0, u64::from(w1 as u32));
                 }
             }
             if !src.copy_frame(word.buf_idx(), far, mirror[i].load(Relaxed), len as usize) {
@@ -503,22 +545,23 @@ impl<'s> Learner<'s> {
     }
 
     /// Takes the first 16 bytes of a frame. The table is compared for the first packet of each sync and whenever the source changes.
+    /// True if the table has changed: a destination looked up before may be this very port's now.
     #[inline]
-    pub fn see(&mut self, w0: u64, w1: u64, flags: u16) {
+    pub fn see(&mut self, w0: u64, w1: u64, flags: u16) -> bool {
         let src = w0 >> 48 | (w1 & 0xffff_ffff) << 16;
-        if src != self.last {
-            self.see_new(src, flags);
-        }
+        src != self.last && self.see_new(src, flags)
     }
 
     #[inline]
-    fn see_new(&mut self, src: u64, flags: u16) {
+    fn see_new(&mut self, src: u64, flags: u16) -> bool {
         if src & MAC_GROUP == 0 && flags & NS_NO_LEARN == 0 {
             self.last = src;
             if mac_table::find(self.page, src) >> 48 != self.place.bits() {
                 self.learn(src);
+                return true;
             }
         }
+        false
     }
 
     #[cold]

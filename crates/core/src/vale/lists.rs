@@ -48,7 +48,7 @@ pub struct Scratch {
     touched: Vec<u8>,
     flood: List,
     /// The packet that the last chunk ended in has too many slots: its rest goes the same way.
-    skipping: bool,
+    pub(super) skipping: bool,
 }
 
 impl Default for Scratch {
@@ -97,6 +97,7 @@ impl ValeTx {
         let state = &*kring.handle.shared.state;
         let mut tally = Tally::default();
         let mut drops = Vec::new();
+        let skipping = scratch.skipping;
         self.sort(scratch, kring, &mut tally, &mut drops);
         let flooding = scratch.flood.first != NONE;
         // Everybody's memory first: nothing has been delivered yet, so the sync can simply begin anew.
@@ -107,8 +108,13 @@ impl ValeTx {
         };
         for &port in targets.iter().chain(&scratch.touched) {
             if let Err(Closed::Need(i)) = self.ensure(port) {
+                scratch.skipping = skipping;
                 return Err(SyncError::NeedPeer(i));
             }
+        }
+        // Now that all are mapped, so that their rings can be counted.
+        for &port in &scratch.touched {
+            scratch.lists[usize::from(port)].ring = self.ring_at(port);
         }
         for reason in drops {
             drop_packets(state, reason, 1);
@@ -155,10 +161,10 @@ impl ValeTx {
         while at != end {
             let Some(slot) = handle.ring.slots.get(at as usize) else { break };
             let mut word = slot.load();
-            let mut len = word.len();
+            let (mut idx, mut len) = (word.buf_idx(), word.len());
             if handle.valid_buf(word) == 0 || u32::from(len) > bufs.buf_size() {
-                len = 0;
-            } else if word.flags() & NS_INDIRECT != 0 && len > 0 {
+                (idx, len) = (0, 0);
+            } else if word.flags() & NS_INDIRECT != 0 && len > 0 && !self.in_broker() {
                 // The payload is brought into the slot's own buffer: from there on it is a frame like others.
                 let ptr = slot.ptr();
                 let payload = bufs.payload(word.buf_idx());
@@ -166,7 +172,7 @@ impl ValeTx {
                     len = 0;
                 }
             }
-            word = SlotWord::new(word.buf_idx(), len, word.flags());
+            word = SlotWord::new(idx, len, word.flags());
             scratch.words.push(word);
             at = forward(n, at, 1);
         }
@@ -216,11 +222,10 @@ impl ValeTx {
                 match target {
                     Target::Drop(reason) => drops.push(reason),
                     Target::Flood => Scratch::append(&mut scratch.flood, &mut scratch.packets, id),
-                    Target::One { port, ring } => {
+                    Target::One { port, .. } => {
                         let list = &mut scratch.lists[usize::from(port)];
                         if list.first == NONE {
                             scratch.touched.push(port);
-                            list.ring = ring;
                         }
                         Scratch::append(list, &mut scratch.packets, id);
                     }
@@ -237,8 +242,8 @@ impl ValeTx {
         if first.len() == 0 && first.flags() & NS_INDIRECT != 0 {
             return Err(Drop::Indirect);
         }
-        if first.len() == 0 && hdr_len == 0 {
-            return Err(if kring.handle.valid_buf(first) == 0 { Drop::BadSlot } else { Drop::Short });
+        if kring.handle.valid_buf(first) == 0 {
+            return Err(Drop::BadSlot);
         }
         let (word, ofs) =
             if first.len() == hdr_len && packet.len() > 1 { (packet[1], 0) } else { (first, hdr_len) };

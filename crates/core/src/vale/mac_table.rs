@@ -79,12 +79,6 @@ pub fn lookup(page: &SwitchPage, mac: u64) -> Option<Place> {
     (e != 0).then_some(Place { port: (e >> 48) as u8, tag: (e >> 56) as u8 })
 }
 
-/// Asks for the line of `mac` in the cache.
-#[inline(always)]
-pub(super) fn prefetch(page: &SwitchPage, mac: u64) {
-    ringway_os::bytes::prefetch_read(set_of(page, mac));
-}
-
 /// Remembers that `mac` was seen at `place`. `alive` tells whether an entry's port still exists.
 pub fn learn(page: &SwitchPage, mac: u64, place: Place, alive: impl Fn(Place) -> bool) {
     let set = set_of(page, mac);

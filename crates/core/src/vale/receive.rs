@@ -9,8 +9,8 @@ use ringway_os::ring::{Slot, SlotWord};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How many descriptors ahead are asked for in the cache.
-const AHEAD_SLOTS: usize = 64;
+/// Descriptors to a cache line. All lines of a batch are asked for before its first slot is looked at.
+const DESC_PER_LINE: usize = 16;
 
 /// RX ring of a switch port. It takes no lock of the senders.
 #[derive(Debug)]
@@ -62,12 +62,10 @@ impl RingDriver for ValeRx {
             else {
                 break;
             };
-            for (i, ((slot, d), idx)) in run.iter().zip(run_desc).zip(run_mirror).enumerate() {
-                if i % 16 == 0
-                    && let Some(ahead) = run_desc.get(i + AHEAD_SLOTS)
-                {
-                    prefetch_read(ahead);
-                }
+            for line in run_desc.iter().step_by(DESC_PER_LINE) {
+                prefetch_read(line);
+            }
+            for ((slot, d), idx) in run.iter().zip(run_desc).zip(run_mirror) {
                 let word = SlotWord::from_len_flags(idx.load(Relaxed), d.load(Relaxed));
                 slot.store(word);
                 packets += u64::from(word.flags() & NS_MOREFRAG == 0);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::sim::pending_packets;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 const PORTS: usize = 4;
 /// More slots than one chunk of the fast path.
@@ -56,7 +56,7 @@ fn rx_slots() -> impl Strategy<Value = u32> {
 type Packet = (u32, usize);
 
 /// The oracle.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Model {
     /// Who has an address.
     hosts: HashMap<u8, usize>,
@@ -74,9 +74,11 @@ impl Model {
         self.queues.get(&at).map_or(0, |q| q.iter().map(|p| p.1).sum())
     }
 
-    /// One txsync.
-    fn forward(&mut self, from: usize, ring: usize, batch: &[(Sent, u32)], geometries: &[Geometry]) {
-        let mut closed = BTreeMap::new();
+    /// One txsync. True if a packet did not fit although there was room: those behind it go down with it, but how
+    /// far, the size of the engine's chunks decides.
+    fn forward(&mut self, from: usize, ring: usize, batch: &[(Sent, u32)], geometries: &[Geometry]) -> bool {
+        let mut cut = false;
+        let mut closed = BTreeSet::new();
         for (packet, number) in batch {
             if packet.slots > 64 {
                 self.dropped(Drop::TooManySlots);
@@ -99,14 +101,16 @@ impl Model {
             };
             for at in targets {
                 let n = geometries[at.0].rx_slots as usize;
-                if closed.contains_key(&at) || self.used(at) + packet.slots > n - 1 {
-                    closed.insert(at, ());
+                if closed.contains(&at) || self.used(at) + packet.slots > n - 1 {
+                    cut |= self.used(at) < n - 1;
+                    closed.insert(at);
                     self.dropped(Drop::ReceiverFull);
                 } else {
                     self.queues.entry(at).or_default().push_back((*number, packet.slots));
                 }
             }
         }
+        cut
     }
 }
 
@@ -124,13 +128,8 @@ fn geometry_of(rings: u16, slots: u32) -> Geometry {
 
 impl World {
     fn new(shapes: &[(u16, u32)]) -> Self {
-        let mut w = World {
-            switch: SimSwitch::default(),
-            members: vec![],
-            gone: vec![],
-            spare: vec![],
-            number: 0,
-        };
+        let mut w =
+            World { switch: SimSwitch::default(), members: vec![], gone: vec![], spare: vec![], number: 0 };
         for (i, (rings, slots)) in shapes.iter().enumerate() {
             let mut m = w.switch.attach(i as u8, &geometry_of(*rings, *slots), BUF_SIZE);
             w.spare.push(m.memory.take_buf());
@@ -152,8 +151,14 @@ impl World {
     fn send(&mut self, model: &mut Model, port: usize, ring: usize, packets: &[Sent]) {
         let geometries: Vec<Geometry> = self.members.iter().map(|m| m.port.geometry).collect();
         let mut batch = vec![];
-        for p in packets {
-            self.number += 1;
+        let numbered: Vec<_> = packets.iter().cloned().zip(self.number + 1..).collect();
+        let slots: usize = packets.iter().map(|p| p.slots).sum();
+        let cut = slots > 256 && model.clone().forward(port, ring, &numbered, &geometries);
+        for (mut p, number) in numbered {
+            self.number = number;
+            if cut {
+                p.slots = 1;
+            }
             let mut parts: Vec<Vec<u8>> =
                 (0..p.slots).map(|i| [&self.number.to_le_bytes()[..], &[i as u8; 20]].concat()).collect();
             parts[0] = frame(p.dst, p.src, self.number);
@@ -162,7 +167,7 @@ impl World {
             }
             let flags = if p.no_learn { NS_NO_LEARN } else { 0 };
             if self.members[port].port.tx[ring].put_packet(&parts, flags) {
-                batch.push((p.clone(), self.number));
+                batch.push((p, number));
             }
         }
         assert_eq!(self.members[port].txsync(ring), SyncOutcome::Done);

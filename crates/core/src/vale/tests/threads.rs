@@ -6,8 +6,27 @@ use std::thread;
 
 const PACKETS: u32 = 200_000;
 
+/// Counts a sender out when it is done, also by a panic: nobody waits for it in vain.
+struct Out<'a>(&'a AtomicUsize);
+
+impl std::ops::Drop for Out<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Release);
+    }
+}
+
+/// The same for a flag.
+struct Flag<'a>(&'a AtomicBool);
+
+impl std::ops::Drop for Flag<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Release);
+    }
+}
+
 /// Sends `PACKETS` numbered frames in batches of changing size, then counts itself out.
 fn send_all(m: &mut Member, ring: usize, dst: u8, src: u8, running: &AtomicUsize) {
+    let _out = Out(running);
     let mut rng = Rng::new(src.into());
     let mut number = 0;
     while number < PACKETS {
@@ -18,7 +37,6 @@ fn send_all(m: &mut Member, ring: usize, dst: u8, src: u8, running: &AtomicUsize
         }
         assert_eq!(m.txsync(ring), SyncOutcome::Done);
     }
-    running.fetch_sub(1, Release);
 }
 
 /// Receives until all senders have stopped and nothing is left; checks that each sender's numbers ascend. Returns how many came.
@@ -74,6 +92,36 @@ fn two_senders_to_one_receiver_lose_nothing_uncounted() {
 }
 
 #[test]
+fn two_rings_of_one_port_in_two_threads_keep_their_order_each() {
+    let switch = SimSwitch::default();
+    let mut m = [(0, 2), (1, 1)].map(|(i, rings)| switch.attach(i, &geometry(rings, 256), BUF_SIZE));
+    introduce(&mut m);
+    let running = AtomicUsize::new(2);
+    let [a, b] = &mut m;
+    let mut rings: Vec<_> = a.port.tx.drain(..).collect();
+    a.bring(1);
+    thread::scope(|s| {
+        for (i, tx) in rings.iter_mut().enumerate() {
+            let running = &running;
+            s.spawn(move || {
+                let _out = Out(running);
+                let mut rng = Rng::new(i as u64);
+                let mut number = 0;
+                while number < PACKETS / 2 {
+                    for _ in 0..=rng.below(48) {
+                        number += u32::from(tx.put(&frame(1, 100 + i as u8, number), 0));
+                    }
+                    assert_eq!(tx.sync(), SyncOutcome::Done);
+                }
+            });
+        }
+        s.spawn(|| receive_all(b, 0, &running)).join().unwrap()
+    });
+    a.port.tx = rings;
+    check(&m);
+}
+
+#[test]
 fn two_ports_that_send_to_each_other_do_not_lock_each_other_out() {
     let mut m = members::<2>(256);
     introduce(&mut m);
@@ -81,6 +129,7 @@ fn two_ports_that_send_to_each_other_do_not_lock_each_other_out() {
     let [a, b] = &mut m;
     // Each port sends and receives in one thread, as a program would.
     let both = |m: &mut Member, dst: u8, src: u8| {
+        let out = Out(&running);
         let mut rng = Rng::new(src.into());
         let (mut number, mut came) = (0, 0u64);
         while number < PACKETS {
@@ -92,7 +141,7 @@ fn two_ports_that_send_to_each_other_do_not_lock_each_other_out() {
             assert_eq!(m.txsync(0), SyncOutcome::Done);
             came += m.receive(0).len() as u64;
         }
-        running.fetch_sub(1, Release);
+        drop(out);
         came + receive_all(m, 0, &running)
     };
     let came = thread::scope(|s| {
@@ -115,6 +164,7 @@ fn floods_and_unicast_of_three_ports_at_once_lose_nothing_uncounted() {
         for m in &mut m {
             let running = &running;
             s.spawn(move || {
+                let out = Out(running);
                 let index = m.index;
                 let mut rng = Rng::new(index.into());
                 for _ in 0..4000 {
@@ -132,7 +182,7 @@ fn floods_and_unicast_of_three_ports_at_once_lose_nothing_uncounted() {
                         assert_eq!(numbers(&p[..1]), [1]);
                     }
                 }
-                running.fetch_sub(1, Release);
+                drop(out);
                 while running.load(Acquire) > 0 {
                     m.receive(0);
                     thread::yield_now();
@@ -158,6 +208,7 @@ fn a_port_that_comes_and_goes_under_fire_costs_only_its_own_packets() {
     let stop = AtomicBool::new(false);
     let [a, b] = &mut m;
     let (came, gone) = thread::scope(|s| {
+        let out = (Out(&running), Flag(&stop));
         let receiver = s.spawn(|| receive_all(b, 0, &running));
         let comer = s.spawn(|| {
             let mut gone = vec![];
@@ -181,8 +232,7 @@ fn a_port_that_comes_and_goes_under_fire_costs_only_its_own_packets() {
             }
         }
         a.txsync(0);
-        running.store(0, Release);
-        stop.store(true, Release);
+        drop(out);
         (receiver.join().unwrap(), comer.join().unwrap())
     });
     assert!(came > 0 && !gone.is_empty());

@@ -1,0 +1,383 @@
+//! Rings that the broker serves: which they are, taking them over, running them, giving them back.
+//!
+//! A ring is brokered while processes of several users have to do with it: members of a public switch, the ends of a pipe
+//! between root and a user, a descriptor that was handed to another user. Its sync lock then holds the broker's
+//! number, its state is private to the broker, and clients post. The receive ring of a switch port needs no worker:
+//! its owner reads what the senders, now the worker alone, leave in its own state.
+//!
+//! The worker runs the very drivers that clients run, with other handles.
+
+use super::{Kind, PortId, Registry};
+use crate::adapter::pipe::{PipeRx, PipeTx};
+use crate::adapter::{RingDriver, SyncFlags};
+use crate::kring::{BROKER, RingHandle};
+use crate::layout::{Dir, RingShared, region_bufs, state_memfd_bytes};
+use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeTx, seat_port};
+use ringway_os::event::Doorbell;
+use ringway_os::mem::{Map, SharedRef};
+use ringway_os::state::{RingState, SwitchPage};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::time::Duration;
+
+/// How long a holder may keep the lock of a ring that is taken over. One that is stopped loses its batch.
+const TAKEOVER_NAPS: u32 = 100;
+const TAKEOVER_NAP: Duration = Duration::from_micros(100);
+
+/// A ring at one of its lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct RingKey {
+    port: PortId,
+    is_tx: bool,
+    index: u16,
+    epoch: u64,
+}
+
+/// A brokered ring with its driver.
+pub struct Job {
+    /// Where the client posts, and sleeps.
+    public: RingShared,
+    /// The ring with the broker's private state.
+    handle: RingHandle,
+    driver: Box<dyn RingDriver>,
+    /// Rings whose owners may have got packets or room, with the bells that wake them.
+    wakes: Vec<(RingShared, Arc<Doorbell>)>,
+    /// Rung by clients that post.
+    bell: Arc<Doorbell>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Job({:?})", self.handle.dir)
+    }
+}
+
+impl Job {
+    /// True if a client has posted.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        let state = &*self.public.state;
+        state.post.posted.load() != state.ack.acked.load()
+    }
+
+    /// The bell that a client rings after posting, if the job was announced as asleep.
+    #[must_use]
+    pub fn bell(&self) -> &Arc<Doorbell> {
+        &self.bell
+    }
+
+    /// Before the worker sleeps. True if somebody posted meanwhile.
+    #[must_use]
+    pub fn announce_sleep(&self) -> bool {
+        let state = &*self.public.state;
+        state.ack.sleep.announce(1);
+        state.post.posted.load_after_announce() != state.ack.acked.load()
+    }
+
+    /// Serves what was posted. What a client posts is checked again here; illegal heads move nothing.
+    pub fn run(&mut self) {
+        let public = &*self.public.state;
+        let ticket = public.post.posted.load();
+        let head = public.post.head.load(Relaxed);
+        let mut kring = self.handle.load(BROKER);
+        if kring.take(head, head).is_ok() {
+            // Errors of a driver leave packets where they are; the client's next post tries again.
+            let _ = self.driver.sync(&mut kring, SyncFlags::empty());
+            kring.rtail = kring.hwtail;
+        }
+        self.handle.save(&kring);
+        public.ack.tail.store(kring.rtail, Relaxed);
+        public.ack.acked.publish(ticket);
+        for (ring, bell) in &self.wakes {
+            let progress = &ring.state.ack.progress;
+            progress.publish(progress.load().wrapping_add(1));
+            if ring.state.sleep.owner.take(u32::MAX) {
+                bell.ring();
+            }
+        }
+    }
+}
+
+/// What the broker keeps for itself of brokered rings, and the jobs made of it.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    /// To be run by a worker.
+    pub list: Vec<Job>,
+    private: HashMap<PortId, Arc<Map>>,
+    held: BTreeMap<RingKey, RingHandle>,
+    pages: HashMap<usize, SharedRef<SwitchPage>>,
+}
+
+/// The switches and pipes that several users have to do with.
+#[derive(Debug, Default)]
+struct Mixed {
+    switches: BTreeSet<usize>,
+    pipes: BTreeSet<(PortId, PortId)>,
+}
+
+impl Registry {
+    fn mixed(&self) -> Mixed {
+        let mut users: HashMap<PortId, BTreeSet<u32>> = HashMap::new();
+        for b in self.bindings.values() {
+            users.entry(b.port).or_default().insert(b.uid);
+        }
+        let of = |ids: &[PortId]| -> BTreeSet<u32> { ids.iter().filter_map(|i| users.get(i)).flatten().copied().collect() };
+        let mut mixed = Mixed::default();
+        for (i, switch) in self.switches.iter().enumerate() {
+            let ports: Vec<PortId> = switch.iter().flat_map(|s| s.ports.values().copied()).collect();
+            if of(&ports).len() > 1 {
+                mixed.switches.insert(i);
+            }
+        }
+        for (id, port) in &self.ports {
+            if let Kind::Pipe { peer, .. } = port.kind
+                && *id < peer
+                && of(&[*id, peer]).len() > 1
+            {
+                mixed.pipes.insert((*id, peer));
+            }
+        }
+        mixed
+    }
+
+    /// True if the port's rings are brokered now.
+    #[must_use]
+    pub(super) fn is_brokered(&self, id: PortId) -> bool {
+        let mixed = self.mixed();
+        match self.ports.get(&id).map(|p| &p.kind) {
+            Some(Kind::Vale { switch: Some(i), .. }) => mixed.switches.contains(i),
+            Some(Kind::Pipe { peer, .. }) => mixed.pipes.contains(&(id.min(*peer), id.max(*peer))),
+            _ => false,
+        }
+    }
+
+    /// The rings that must be brokered now: all of such a pipe, the TX rings of such a switch.
+    fn wanted(&self, mixed: &Mixed) -> BTreeSet<RingKey> {
+        let mut out = BTreeSet::new();
+        for (id, port) in &self.ports {
+            let (tx, rx) = match port.kind {
+                Kind::Vale { switch: Some(i), .. } => (mixed.switches.contains(&i), false),
+                Kind::Pipe { peer, .. } => {
+                    let both = mixed.pipes.contains(&((*id).min(peer), (*id).max(peer)));
+                    (both, both)
+                }
+                _ => (false, false),
+            };
+            for (is_tx, wanted, rings) in [(true, tx, &port.tx), (false, rx, &port.rx)] {
+                for (i, ring) in rings.iter().enumerate().filter(|(_, r)| wanted && r.offset.is_some()) {
+                    out.insert(RingKey { port: *id, is_tx, index: i as u16, epoch: ring.epoch });
+                }
+            }
+        }
+        out
+    }
+
+    fn private_ring(&self, jobs: &mut Jobs, id: PortId, dir: Dir, index: u16) -> Option<RingShared> {
+        let port = self.ports.get(&id)?;
+        let map = match jobs.private.get(&id) {
+            Some(map) => map.clone(),
+            None => {
+                let map = Map::anonymous(state_memfd_bytes(&port.geometry)).ok()?;
+                jobs.private.insert(id, map.clone());
+                map
+            }
+        };
+        RingShared::new(&map, &port.geometry, dir, index)
+    }
+
+    /// Brings `jobs` up to date with who has what: takes rings over, gives rings back. Called after every change, with the worker at rest.
+    pub fn refresh_jobs(&self, jobs: &mut Jobs) {
+        let mixed = self.mixed();
+        let wanted = self.wanted(&mixed);
+        let held: BTreeSet<RingKey> = jobs.held.keys().copied().collect();
+        if wanted == held && mixed.switches.is_empty() && jobs.pages.is_empty() {
+            return;
+        }
+        jobs.list.clear();
+        for key in held.difference(&wanted) {
+            if let Some(handle) = jobs.held.remove(key)
+                && let Some(public) = self.current(key)
+            {
+                give_back(&public, &handle);
+            }
+        }
+        jobs.private.retain(|id, _| self.ports.contains_key(id));
+        for key in &wanted {
+            if jobs.held.contains_key(key) {
+                continue;
+            }
+            let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
+            let Some(public) = self.handle(key.port, dir, key.index) else { continue };
+            let Some(private) = self.private_ring(jobs, key.port, dir, key.index) else { continue };
+            take_over(&public, &private);
+            jobs.held.insert(*key, RingHandle { ring: public.ring.clone(), shared: private, dir });
+        }
+        for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
+            self.give_senders_back(*i);
+        }
+        jobs.pages.retain(|i, _| mixed.switches.contains(i));
+        let mut tables: HashMap<usize, Arc<PeerTable>> = HashMap::new();
+        for i in &mixed.switches {
+            if let Some(table) = self.private_switch(jobs, *i) {
+                tables.insert(*i, table);
+            }
+        }
+        let keys: Vec<RingKey> = jobs.held.keys().copied().collect();
+        for key in keys {
+            if let Some(job) = self.job(jobs, &key, &tables) {
+                jobs.list.push(job);
+            }
+        }
+    }
+
+    /// A switch is direct again: senders go on from what the worker published last.
+    fn give_senders_back(&self, i: usize) {
+        let Some(switch) = self.switches.get(i).and_then(Option::as_ref) else { return };
+        for port in switch.ports.values().filter_map(|id| self.ports.get(id)) {
+            for r in 0..port.geometry.rx_rings {
+                if let Some(ring) = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r) {
+                    crate::vale::repair_receiver(&ring.state, ring.num_slots);
+                }
+            }
+        }
+    }
+
+    /// The ring as it is now, if it is still in that life.
+    fn current(&self, key: &RingKey) -> Option<RingHandle> {
+        let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
+        let port = self.ports.get(&key.port)?;
+        let ring = if key.is_tx { &port.tx } else { &port.rx }.get(usize::from(key.index))?;
+        (ring.epoch == key.epoch).then(|| self.handle(key.port, dir, key.index)).flatten()
+    }
+
+    /// The broker's own page and peers of a mixed switch, with the senders' cursors of every receive ring.
+    fn private_switch(&self, jobs: &mut Jobs, i: usize) -> Option<Arc<PeerTable>> {
+        let switch = self.switches.get(i)?.as_ref()?;
+        let page = match jobs.pages.get(&i) {
+            Some(page) => page.clone(),
+            None => {
+                let page = SharedRef::<SwitchPage>::new(&Map::anonymous(size_of::<SwitchPage>()).ok()?, 0)?;
+                jobs.pages.insert(i, page.clone());
+                page
+            }
+        };
+        let table = Arc::new(PeerTable::default());
+        let mut seen = [0u64; 4];
+        for (index, id) in &switch.ports {
+            let port = self.ports.get(id)?;
+            let Kind::Vale { generation, .. } = port.kind else { continue };
+            seen[usize::from(*index) / 64] |= 1 << (index % 64);
+            if page.generations[usize::from(*index)].load(Relaxed) != generation {
+                seat_port(&page, *index, generation);
+            }
+            page.hdr_lens[usize::from(*index)].store(port.hdr_len, Relaxed);
+            let entry = self.regions.get(&port.region)?;
+            let rings = (0..port.geometry.rx_rings)
+                .map(|r| {
+                    let shared = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r)?;
+                    let senders = self.private_ring(jobs, *id, Dir::Rx, r)?.state;
+                    take_senders(&shared.state, &senders, shared.num_slots);
+                    Some(FarRing { shared, senders })
+                })
+                .collect::<Option<Vec<_>>>()?;
+            let bufs = region_bufs(&entry.region.shm.map, &entry.region.layout)?;
+            let peer = Peer { index: *index, generation, rings, bufs, bell: port.notice.bell().clone() };
+            table.set(*index, Known::Peer(Arc::new(peer)));
+        }
+        for index in 0..=u8::MAX {
+            let gone = seen[usize::from(index) / 64] >> (index % 64) & 1 == 0;
+            if gone && page.generations[usize::from(index)].load(Relaxed) != 0 {
+                crate::vale::unseat_port(&page, index);
+            }
+        }
+        Some(table)
+    }
+
+    fn job(&self, jobs: &Jobs, key: &RingKey, tables: &HashMap<usize, Arc<PeerTable>>) -> Option<Job> {
+        let port = self.ports.get(&key.port)?;
+        let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
+        let handle = jobs.held.get(key)?.clone();
+        let public = RingShared::new(&port.state.map, &port.geometry, dir, key.index)?;
+        let (driver, wakes): (Box<dyn RingDriver>, _) = match &port.kind {
+            Kind::Vale { switch: Some(i), index, generation, .. } => {
+                let seat = Seat { page: jobs.pages.get(i)?.clone(), index: *index, generation: *generation };
+                (Box::new(ValeTx::for_broker(seat, key.index, tables.get(i)?.clone())), vec![])
+            }
+            Kind::Pipe { peer, .. } => {
+                let far = self.ports.get(peer)?;
+                let far_dir = if key.is_tx { Dir::Rx } else { Dir::Tx };
+                let private = RingShared::new(jobs.private.get(peer)?, &far.geometry, far_dir, key.index)?;
+                let theirs = RingShared::new(&far.state.map, &far.geometry, far_dir, key.index)?;
+                let bell = far.notice.bell().clone();
+                let driver: Box<dyn RingDriver> = if key.is_tx {
+                    Box::new(PipeTx { peer: private, bell: bell.clone() })
+                } else {
+                    Box::new(PipeRx { peer: private, bell: bell.clone() })
+                };
+                (driver, vec![(theirs, bell)])
+            }
+            _ => return None,
+        };
+        Some(Job { public, handle, driver, wakes, bell: port.worker_bell.clone() })
+    }
+}
+
+/// Takes a ring over: its lock, then its state.
+fn take_over(public: &RingHandle, private: &RingShared) {
+    let state = &*public.shared.state;
+    let mut naps = 0;
+    loop {
+        let holder = state.sync.lock.holder();
+        let patient = holder != 0 && holder != BROKER && naps < TAKEOVER_NAPS;
+        if patient {
+            naps += 1;
+            ringway_os::sys::sleep(TAKEOVER_NAP);
+        } else if holder == BROKER || state.sync.lock.steal(holder, BROKER) {
+            break;
+        }
+    }
+    copy_ring(&public.shared, private);
+    // Nothing is posted yet: what the client has handed over and the old holder did not do, the first post does.
+    let kring = public.load(BROKER);
+    state.ack.tail.store(kring.rtail, Relaxed);
+    state.ack.acked.set(state.post.posted.load());
+}
+
+/// Gives a ring back: its state, then its lock.
+fn give_back(public: &RingHandle, private: &RingHandle) {
+    copy_ring(&private.shared, &public.shared);
+    let state = &*public.shared.state;
+    let kring = private.load(BROKER);
+    public.ring.header.tail.store(kring.rtail, Release);
+    state.ack.acked.set(state.post.posted.load());
+    state.sync.lock.unlock(BROKER);
+}
+
+/// Positions, counters and arrays of one ring to another of the same size. Values out of range are mended when they are loaded.
+fn copy_ring(from: &RingShared, to: &RingShared) {
+    let (a, b) = (&*from.state, &*to.state);
+    b.producer.hwtail.set(a.producer.hwtail.load());
+    b.owner.hwcur.set(a.owner.hwcur.load());
+    for (x, y) in [(&a.sync.rhead, &b.sync.rhead), (&a.sync.rcur, &b.sync.rcur), (&a.sync.rtail, &b.sync.rtail)] {
+        y.store(x.load(Relaxed), Relaxed);
+    }
+    for (x, y) in a.counters.iter().zip(&b.counters) {
+        y.set(x.get());
+    }
+    for (x, y) in [(&from.desc, &to.desc), (&from.mirror, &to.mirror)] {
+        x.iter().zip(y.iter()).for_each(|(x, y)| y.store(x.load(Relaxed), Relaxed));
+    }
+    for (x, y) in [(&from.records, &to.records), (&from.known, &to.known), (&from.bits, &to.bits)] {
+        x.iter().zip(y.iter()).for_each(|(x, y)| y.store(x.load(Relaxed), Relaxed));
+    }
+}
+
+/// The senders' cursors of a receive ring, from what its owner sees.
+fn take_senders(public: &RingState, private: &RingState, n: u32) {
+    let check = |v: u32| if v < n { v } else { 0 };
+    private.senders.tail.store(check(public.producer.hwtail.load()), Relaxed);
+    private.senders.head.store(check(public.owner.hwcur.load()), Relaxed);
+    private.senders.bound.store(public.senders.bound.load(Relaxed), Relaxed);
+}

@@ -1,0 +1,136 @@
+//! The client's side of a ring that the broker serves: posting the head to a worker, and taking in its answer.
+//!
+//! The worker never looks at `ring->head` or `cur`. The caller's sync checks them as a direct sync would, posts the
+//! accepted head, and (if it is to be synchronous) waits for the acknowledgement, which carries the new tail. The
+//! worker checks what was posted again.
+
+use crate::kring::{BROKER, RingHandle, SyncOutcome, forward};
+use crate::layout::Dir;
+use ringway_abi::ring::NS_INDIRECT;
+use ringway_os::bytes::copy_from_user;
+use ringway_os::event::Doorbell;
+use ringway_os::ring::SlotWord;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
+
+/// Looks at the answer before the processor is given away between looks.
+const SPINS: u32 = 2_000;
+/// Looks with giving it away, before naps.
+const YIELDS: u32 = 50;
+const NAP: Duration = Duration::from_micros(20);
+/// Naps until the worker counts as stuck: two seconds.
+const NAPS: u32 = 40_000;
+
+impl RingHandle {
+    /// One sync by way of the worker. With `wait`, it ends when the worker has done it; without, what the worker has done so far
+    /// is taken in.
+    pub fn sync_brokered(&self, me: u32, worker: &Doorbell, wait: bool) -> SyncOutcome {
+        let state = &*self.shared.state;
+        if state.post.lock.try_lock(me).is_err() {
+            return SyncOutcome::Skipped;
+        }
+        let outcome = self.post(me, worker, wait);
+        state.post.lock.unlock(me);
+        outcome
+    }
+
+    fn post(&self, me: u32, worker: &Doorbell, wait: bool) -> SyncOutcome {
+        let state = &*self.shared.state;
+        // What the worker brings after this look, a sleeper must look for once more.
+        state.sync.seen.store(state.ack.progress.load(), Relaxed);
+        self.collect();
+        let mut kring = self.load(me);
+        let from = kring.rhead;
+        let head = self.ring.header.head.load(Acquire);
+        let cur = self.ring.header.cur.load(Relaxed);
+        if let Err(bad) = kring.take(head, cur) {
+            self.reinit(&mut kring, head, cur);
+            self.save(&kring);
+            return SyncOutcome::BadRing(bad);
+        }
+        self.save(&kring);
+        if self.dir == Dir::Tx {
+            self.resolve_indirect(from, head);
+        }
+        state.post.head.store(head, Relaxed);
+        let ticket = state.post.posted.load().wrapping_add(1);
+        state.post.posted.publish(ticket);
+        if state.ack.sleep.take(u32::MAX) {
+            worker.ring();
+        }
+        if !wait {
+            self.collect();
+            return SyncOutcome::Done;
+        }
+        if !self.wait_for_ack(ticket) {
+            // The ring was given back meanwhile, or the broker hangs: the caller syncs again, or finds it dead.
+            return SyncOutcome::Skipped;
+        }
+        self.collect();
+        SyncOutcome::Done
+    }
+
+    /// True if the broker serves the ring now.
+    #[must_use]
+    pub fn is_brokered(&self) -> bool {
+        self.shared.state.sync.lock.holder() == BROKER
+    }
+
+    /// After the owner announced its sleep: true if the worker may have brought something since the last post.
+    #[must_use]
+    pub fn worker_moved(&self) -> bool {
+        let state = &*self.shared.state;
+        state.ack.progress.load_after_announce() != state.sync.seen.load(Relaxed)
+    }
+
+    fn wait_for_ack(&self, ticket: u32) -> bool {
+        let state = &*self.shared.state;
+        let done = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0;
+        for _ in 0..SPINS {
+            if done() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        for i in 0..YIELDS + NAPS {
+            if done() {
+                return true;
+            }
+            if state.sync.lock.holder() != BROKER {
+                return done();
+            }
+            if i < YIELDS { ringway_os::sys::yield_now() } else { ringway_os::sys::sleep(NAP) }
+        }
+        false
+    }
+
+    /// Takes in what the worker has done: the tail that it told.
+    fn collect(&self) {
+        let state = &*self.shared.state;
+        let _ = state.ack.acked.load(); // Acquire: the tail is not older than this.
+        let tail = state.ack.tail.load(Relaxed);
+        if tail < self.num_slots() {
+            state.sync.rtail.store(tail, Relaxed);
+            self.ring.header.tail.store(tail, Release);
+        }
+    }
+
+    /// Brings indirect payloads into the slots' own buffers: the worker cannot read our memory. What cannot be read gets length 0.
+    fn resolve_indirect(&self, from: u32, to: u32) {
+        let n = self.num_slots();
+        let mut at = from;
+        while at != to {
+            let slot = &self.ring.slots[at as usize];
+            let word = slot.load();
+            if word.flags() & NS_INDIRECT != 0 {
+                let payload = self.ring.bufs.payload(self.valid_buf(word));
+                let ok = slot.ptr() != 0
+                    && payload.is_some_and(|p| copy_from_user(slot.ptr(), &p, usize::from(word.len())));
+                if !ok {
+                    slot.store(SlotWord::new(word.buf_idx(), 0, word.flags()));
+                }
+            }
+            at = forward(n, at, 1);
+        }
+    }
+}

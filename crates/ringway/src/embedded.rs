@@ -1,0 +1,201 @@
+//! The engine in this process: no broker, no socket, no thread.
+//!
+//! Ports of one engine see each other, and nobody else sees them. Each port may be used by a thread of its own.
+
+use crate::builder::PortBuilder;
+use crate::error::OpenError;
+use crate::port::Port;
+use crate::session::{Backend, open_with_broker};
+use ringway_abi::{Errno, PortSpec, nmreq_port_info_get, nmreq_register};
+use ringway_core::control::{Asker, BindingId, PortInfo, Registry, Tunables};
+use ringway_core::kring::BROKER;
+use ringway_core::lease::{Grant, PeerGrant};
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// All of an engine belongs to one user.
+const OWNER: Asker = Asker { uid: 0 };
+
+/// Where ports are opened: with the broker of this machine, or in an engine of this process.
+///
+/// ```
+/// use ringway::{Interest, Netmap};
+///
+/// let netmap = Netmap::embedded();
+/// let mut a = netmap.open("vale0:a")?;
+/// let mut b = netmap.open("vale0:b")?;
+/// a.tx(0).send(&[0xff; 60]);
+/// a.txsync()?;
+/// b.rxsync()?;
+/// assert_eq!(b.rx(0).len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Netmap(Origin);
+
+#[derive(Clone)]
+enum Origin {
+    Broker,
+    Embedded(Arc<Engine>),
+}
+
+/// An engine: a registry behind a lock that syncs do not take, but for the first packet to a new port.
+struct Engine {
+    registry: Mutex<Registry>,
+    next_attachment: AtomicU32,
+}
+
+impl Engine {
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Netmap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Origin::Broker => "Netmap(broker)",
+            Origin::Embedded(_) => "Netmap(embedded)",
+        })
+    }
+}
+
+impl Netmap {
+    /// The broker of this machine, started on first use. [`Port::open`] is short for `Netmap::broker().open`.
+    #[must_use]
+    pub fn broker() -> Self {
+        Netmap(Origin::Broker)
+    }
+
+    /// A new engine in this process. It lives as long as this value, its clones and its ports.
+    #[must_use]
+    pub fn embedded() -> Self {
+        Self::embedded_with(Tunables::default())
+    }
+
+    /// A new engine in this process with other parameters than the default ones.
+    #[must_use]
+    pub fn embedded_with(tunables: Tunables) -> Self {
+        let engine = Engine {
+            registry: Mutex::new(Registry::new(tunables)),
+            next_attachment: AtomicU32::new(BROKER + 1),
+        };
+        Netmap(Origin::Embedded(Arc::new(engine)))
+    }
+
+    /// Opens a port, exclusively, with what its name says.
+    ///
+    /// # Errors
+    /// As [`PortBuilder::open`].
+    pub fn open(&self, name: &str) -> Result<Port, OpenError> {
+        self.builder(name).open()
+    }
+
+    /// Describes a port to open.
+    #[must_use]
+    pub fn builder(&self, name: &str) -> PortBuilder {
+        PortBuilder::new(self.clone(), name)
+    }
+
+    /// True if ports are opened in this process.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.0, Origin::Embedded(_))
+    }
+
+    /// Every port of the engine, in the order of names.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for the broker: its ports are listed by `ringway ports`.
+    pub fn ports(&self) -> Result<Vec<PortInfo>, OpenError> {
+        match &self.0 {
+            Origin::Embedded(engine) => Ok(engine.lock().list(OWNER)),
+            Origin::Broker => Err(OpenError::refused(
+                Errno::EOPNOTSUPP,
+                "the ports of the broker are listed by `ringway ports`",
+            )),
+        }
+    }
+
+    pub(crate) fn register(
+        &self,
+        spec: &PortSpec,
+        req: &nmreq_register,
+    ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
+        match &self.0 {
+            Origin::Broker => open_with_broker(spec, req),
+            Origin::Embedded(engine) => Binding::open(engine, spec, req),
+        }
+    }
+}
+
+/// A binding in an embedded engine.
+struct Binding {
+    engine: Arc<Engine>,
+    id: BindingId,
+    attachment: u32,
+}
+
+impl Binding {
+    fn open(
+        engine: &Arc<Engine>,
+        spec: &PortSpec,
+        req: &nmreq_register,
+    ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
+        if spec.extmem.is_some() || spec.offset.is_some() {
+            let text = format!("{}: @extmem and @offset are not there yet", spec.name);
+            return Err(OpenError::refused(Errno::EOPNOTSUPP, text));
+        }
+        let mut req = *req;
+        let mut registry = engine.lock();
+        if let Some(share) = &spec.share {
+            let mem_id = region_of(&mut registry, share)?;
+            if req.nr_mem_id != 0 && req.nr_mem_id != mem_id {
+                let text = format!("cannot set mem_id to {mem_id}, already set to {}", req.nr_mem_id);
+                return Err(OpenError::refused(Errno::EINVAL, text));
+            }
+            req.nr_mem_id = mem_id;
+        }
+        let id = registry.register(OWNER, &spec.name, &req)?;
+        let grant = registry.grant(id);
+        drop(registry);
+        // From here on a failure unbinds.
+        let attachment = engine.next_attachment.fetch_add(1, Relaxed);
+        let binding = Binding { engine: engine.clone(), id, attachment };
+        Ok((Box::new(binding), grant?))
+    }
+}
+
+/// The region of the port named by `@share=`.
+fn region_of(registry: &mut Registry, share: &str) -> Result<u16, OpenError> {
+    let spec = PortSpec::parse(share)?;
+    let mut info = nmreq_port_info_get { nr_mem_id: spec.nr_mem_id, ..Default::default() };
+    registry.port_info_get(OWNER, &spec.name, &mut info)?;
+    Ok(info.nr_mem_id)
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        self.engine.lock().unbind(self.id);
+    }
+}
+
+impl Backend for Binding {
+    fn attachment(&self) -> Option<u32> {
+        Some(self.attachment)
+    }
+
+    fn peer(&self, index: u8) -> Option<PeerGrant> {
+        self.engine.lock().peer_grant(self.id, index).ok()
+    }
+
+    fn is_alive(&self) -> bool {
+        true
+    }
+
+    fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}

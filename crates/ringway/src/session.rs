@@ -1,0 +1,113 @@
+//! Who keeps the registry in which a port is bound: the broker, or an engine of this process.
+
+use crate::error::{OpenError, SyncError};
+use ringway_abi::{PortSpec, nmreq_register};
+use ringway_core::lease::{Grant, PeerGrant, PeerSource};
+use ringway_os::sys::monotonic_nanos;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// One binding, seen from the port. Dropping it unbinds. Its methods are called from several threads, when a port's rings are
+/// shared out.
+pub(crate) trait Backend: Send + Sync {
+    /// The number under which this process holds locks. Called before each sync, so cheap. None: the broker is gone.
+    fn attachment(&self) -> Option<u32>;
+
+    /// The port at `index` of the switch that this one sits on.
+    fn peer(&self, index: u8) -> Option<PeerGrant>;
+
+    /// True while the registry is there. Never waits.
+    fn is_alive(&self) -> bool;
+
+    /// Hangs up when the registry goes.
+    fn hangup_fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// Registers with the broker.
+pub(crate) fn open_with_broker(
+    spec: &PortSpec,
+    _req: &nmreq_register,
+) -> Result<(Box<dyn Backend>, Grant), OpenError> {
+    let message = format!("{}: no broker answers; install ringwayd", spec.name);
+    Err(OpenError::NoBroker { message })
+}
+
+/// While a program only syncs, the broker is looked for this often.
+const CHECK_NANOS: u64 = 1_000_000;
+/// Syncs between two looks at the clock, at most.
+const MAX_STRIDE: u32 = 32;
+
+/// A binding with what all rings of its port share.
+pub(crate) struct Link {
+    backend: Box<dyn Backend>,
+    dead: AtomicBool,
+    /// Syncs left before the next look at the clock. Lost updates between threads do no harm.
+    countdown: AtomicU32,
+    stride: AtomicU32,
+    last_check: AtomicU64,
+    last_look: AtomicU64,
+}
+
+impl Link {
+    pub fn new(backend: Box<dyn Backend>) -> Self {
+        let now = monotonic_nanos();
+        Link {
+            backend,
+            dead: AtomicBool::new(false),
+            countdown: AtomicU32::new(MAX_STRIDE),
+            stride: AtomicU32::new(MAX_STRIDE),
+            last_check: AtomicU64::new(now),
+            last_look: AtomicU64::new(now),
+        }
+    }
+
+    /// Before each sync: the attachment number.
+    #[inline]
+    pub fn enter(&self) -> Result<u32, SyncError> {
+        let left = self.countdown.load(Relaxed);
+        if left == 0 {
+            self.look_at_clock()?;
+        } else {
+            self.countdown.store(left - 1, Relaxed);
+        }
+        self.backend.attachment().ok_or(SyncError::BrokerGone)
+    }
+
+    #[cold]
+    fn look_at_clock(&self) -> Result<(), SyncError> {
+        let now = monotonic_nanos();
+        let since_look = now.saturating_sub(self.last_look.swap(now, Relaxed));
+        // Aim at two looks in the time of one check.
+        let stride = self.stride.load(Relaxed);
+        let stride =
+            if since_look > CHECK_NANOS / 2 { stride / 2 } else { (2 * stride).clamp(1, MAX_STRIDE) };
+        self.stride.store(stride, Relaxed);
+        self.countdown.store(stride, Relaxed);
+        if now.saturating_sub(self.last_check.load(Relaxed)) >= CHECK_NANOS {
+            self.last_check.store(now, Relaxed);
+            self.check()?;
+        }
+        if self.dead.load(Relaxed) { Err(SyncError::BrokerGone) } else { Ok(()) }
+    }
+
+    /// Looks whether the registry is there.
+    pub fn check(&self) -> Result<(), SyncError> {
+        if !self.dead.load(Relaxed) && self.backend.is_alive() {
+            return Ok(());
+        }
+        self.dead.store(true, Relaxed);
+        // The next sync must see it too.
+        self.countdown.store(0, Relaxed);
+        Err(SyncError::BrokerGone)
+    }
+
+    pub fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.backend.hangup_fd()
+    }
+}
+
+impl PeerSource for &Link {
+    fn peer(&mut self, index: u8) -> Option<PeerGrant> {
+        self.backend.peer(index)
+    }
+}
