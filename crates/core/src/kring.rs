@@ -116,6 +116,9 @@ impl RingHandle {
     /// Runs one txsync or rxsync: prologue, driver, finalize, under the ring's lock, for attachment `me`.
     pub fn sync(&self, driver: &mut dyn RingDriver, me: u32, flags: SyncFlags) -> SyncOutcome {
         let state = &*self.shared.state;
+        if state.sync.stopped.load(Ordering::Relaxed) != 0 {
+            return SyncOutcome::Stopped;
+        }
         if let Err(holder) = state.sync.lock.try_lock(me) {
             return if holder == BROKER { SyncOutcome::Brokered } else { SyncOutcome::Skipped };
         }

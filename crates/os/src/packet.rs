@@ -202,17 +202,30 @@ impl PacketSocket {
             set_option(&fd, libc::PACKET_ADD_MEMBERSHIP, &membership)
                 .map_err(at("enter promiscuous mode"))?;
         }
-        let n = config.max_batch.clamp(1, 1024);
+        Ok(PacketSocket::adopt(fd, config.max_batch))
+    }
+
+    /// Takes in a socket that [`PacketSocket::open`] made, in this or another process. What the fd really is shows at the first
+    /// use. At most `max_batch` frames go with one system call.
+    #[must_use]
+    pub fn adopt(fd: OwnedFd, max_batch: usize) -> PacketSocket {
+        let n = max_batch.clamp(1, 1024);
         // SAFETY: `mmsghdr` is a C structure of integers and pointers: all zero is a valid value.
         let header: libc::mmsghdr = unsafe { std::mem::zeroed() };
         let iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        Ok(PacketSocket {
+        PacketSocket {
             fd,
             stats: PacketStats::default(),
             headers: vec![header; n],
             iovecs: vec![iovec; n],
             control: vec![[0; 8]; n],
-        })
+        }
+    }
+
+    /// Gives up the fd, to send it elsewhere.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
     }
 
     /// Receives up to one batch, frame `i` into `bufs[i]`, and describes it in `out[i]`. Says how many; 0 if

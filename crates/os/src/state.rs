@@ -73,6 +73,8 @@ pub struct SyncLine {
     pub learned_lo: AtomicU32,
     /// Its high half.
     pub learned_hi: AtomicU32,
+    /// 1: the other side is gone for good, syncs fail (broker writes).
+    pub stopped: AtomicU32,
 }
 
 /// What a sync is about to publish, for the repair of the dead.

@@ -8,7 +8,7 @@ use crate::error::OpenError;
 use ringway_abi::wire::{self, Kind};
 use ringway_abi::{Errno, NETMAP_API, NETMAP_REQ_REGISTER, c_name_field, nmreq_header, nmreq_register};
 use ringway_core::handover::{grant_in, peer_in};
-use ringway_core::lease::{Grant, PeerGrant, PeerSource};
+use ringway_core::lease::{Grant, PeerGrant};
 use ringway_core::place::{self, Place};
 use ringway_os::mem::Memfd;
 use ringway_os::sock::{Conn, Message};
@@ -393,8 +393,9 @@ impl Session {
     }
 }
 
-impl PeerSource for Session {
-    fn peer(&mut self, index: u8) -> Option<PeerGrant> {
+impl Session {
+    /// The memory of the port at `index` of the switch.
+    pub fn ask_peer(&self, index: u8) -> Option<PeerGrant> {
         let ask = wire::PeerAsk { index: index.into() };
         let answer = self.broker.ask(Kind::Peer, ask.as_bytes(), &[], PEER_TIMEOUT).ok()?;
         peer_in(&answer.body, answer.fds).ok()

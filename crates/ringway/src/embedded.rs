@@ -5,8 +5,11 @@
 use crate::builder::PortBuilder;
 use crate::error::OpenError;
 use crate::port::Port;
-use crate::session::{Backend, open_with_broker};
-use ringway_abi::{Errno, PortSpec, nmreq_port_info_get, nmreq_register};
+use crate::session::{Backend, ask_broker, open_with_broker, refuse_unserved, share_region};
+use ringway_abi::{
+    Errno, NETMAP_REQ_PORT_HDR_GET, NETMAP_REQ_PORT_HDR_SET, PortSpec, nmreq_port_hdr, nmreq_port_info_get,
+    nmreq_register,
+};
 use ringway_core::control::{Asker, BindingId, PortInfo, Registry, Tunables};
 use ringway_core::kring::BROKER;
 use ringway_core::lease::{Grant, PeerGrant};
@@ -14,6 +17,7 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use zerocopy::IntoBytes;
 
 /// All of an engine belongs to one user.
 const OWNER: Asker = Asker { uid: 0 };
@@ -119,6 +123,38 @@ impl Netmap {
         }
     }
 
+    /// Bytes of the virtio-net header before the frames of a switch port.
+    ///
+    /// # Errors
+    /// ENXIO unless the port exists. Source: PORT_HDR_GET, semantics.md 17.
+    pub fn header_len(&self, name: &str) -> Result<u32, OpenError> {
+        let spec = PortSpec::parse(name)?;
+        match &self.0 {
+            Origin::Embedded(engine) => Ok(engine.lock().port_hdr_get(OWNER, &spec.name)?),
+            Origin::Broker => {
+                let mut body = nmreq_port_hdr::default();
+                ask_broker(&spec.name, NETMAP_REQ_PORT_HDR_GET, body.as_mut_bytes())?;
+                Ok(body.nr_hdr_len)
+            }
+        }
+    }
+
+    /// Sets the length of the virtio-net header before the frames of a switch port: 0, 10 or 12 bytes. Frames between ports with
+    /// different lengths are dropped and counted.
+    ///
+    /// # Errors
+    /// EINVAL for another length, ENXIO unless the port exists. Source: PORT_HDR_SET, semantics.md 17.
+    pub fn set_header_len(&self, name: &str, len_bytes: u32) -> Result<(), OpenError> {
+        let spec = PortSpec::parse(name)?;
+        match &self.0 {
+            Origin::Embedded(engine) => Ok(engine.lock().port_hdr_set(OWNER, &spec.name, len_bytes)?),
+            Origin::Broker => {
+                let mut body = nmreq_port_hdr { nr_hdr_len: len_bytes, ..Default::default() };
+                ask_broker(&spec.name, NETMAP_REQ_PORT_HDR_SET, body.as_mut_bytes())
+            }
+        }
+    }
+
     pub(crate) fn register(
         &self,
         spec: &PortSpec,
@@ -144,19 +180,12 @@ impl Binding {
         spec: &PortSpec,
         req: &nmreq_register,
     ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
-        if spec.extmem.is_some() || spec.offset.is_some() {
-            let text = format!("{}: @extmem and @offset are not there yet", spec.name);
-            return Err(OpenError::refused(Errno::EOPNOTSUPP, text));
-        }
+        refuse_unserved(spec)?;
         let mut req = *req;
         let mut registry = engine.lock();
         if let Some(share) = &spec.share {
             let mem_id = region_of(&mut registry, share)?;
-            if req.nr_mem_id != 0 && req.nr_mem_id != mem_id {
-                let text = format!("cannot set mem_id to {mem_id}, already set to {}", req.nr_mem_id);
-                return Err(OpenError::refused(Errno::EINVAL, text));
-            }
-            req.nr_mem_id = mem_id;
+            share_region(&mut req, mem_id)?;
         }
         let id = registry.register(OWNER, &spec.name, &req)?;
         let grant = registry.grant(id);

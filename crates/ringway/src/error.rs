@@ -20,17 +20,16 @@ pub enum OpenError {
         /// What failed, why, what to do.
         message: String,
     },
-    /// No broker answers, and none could be started.
-    NoBroker {
-        /// Where it was looked for, and what to install.
-        message: String,
-    },
-    /// The way to the broker broke, or a limit of this process was reached.
+    /// No broker answers, and none could be started. The text says why, and what to install or to set.
+    NoBroker(String),
+    /// The broker went away while it was asked. Trying again starts another.
+    CutOff,
+    /// The system refused something: no file descriptor or memory is left, most likely.
     Io {
-        /// What was being done.
-        what: &'static str,
-        /// What the system answered.
-        source: io::Error,
+        /// What it answered.
+        errno: Errno,
+        /// What was being done, and why it failed.
+        message: String,
     },
 }
 
@@ -46,9 +45,8 @@ impl OpenError {
     pub fn errno(&self) -> Errno {
         match self {
             OpenError::Name(e) => e.errno(),
-            OpenError::Refused { errno, .. } => *errno,
-            OpenError::NoBroker { .. } => Errno::ENXIO,
-            OpenError::Io { source, .. } => Errno(source.raw_os_error().unwrap_or(Errno::EIO.0)),
+            OpenError::Refused { errno, .. } | OpenError::Io { errno, .. } => *errno,
+            OpenError::NoBroker(_) | OpenError::CutOff => Errno::ENXIO,
         }
     }
 }
@@ -57,8 +55,9 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OpenError::Name(e) => write!(f, "{e}"),
-            OpenError::Refused { message, .. } | OpenError::NoBroker { message } => f.write_str(message),
-            OpenError::Io { what, source } => write!(f, "{what}: {source}"),
+            OpenError::Refused { message, .. } | OpenError::Io { message, .. } => f.write_str(message),
+            OpenError::NoBroker(why) => write!(f, "no broker: {why}"),
+            OpenError::CutOff => f.write_str("the broker went away while it was asked; try again"),
         }
     }
 }
@@ -67,7 +66,6 @@ impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             OpenError::Name(e) => Some(e),
-            OpenError::Io { source, .. } => Some(source),
             _ => None,
         }
     }

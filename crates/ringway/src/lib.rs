@@ -38,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod conn;
 mod session;
 #[macro_use]
 mod view;
@@ -51,6 +52,7 @@ mod embedded;
 mod port;
 
 pub use builder::PortBuilder;
+pub use conn::Broker;
 pub use embedded::Netmap;
 pub use error::{OpenError, SwapError, SyncError};
 pub use extra::{ExtraBuf, Lender, Place, swap};

@@ -69,8 +69,10 @@ impl Port {
         let me = backend.attachment().unwrap_or_default();
         let link = Link::new(backend);
         let end = Endpoint::new(grant, me).map_err(|_| bad())?;
-        let waiter = Waiter::new(&end, &link, me)
-            .map_err(|source| OpenError::Io { what: "cannot make an epoll for the port", source })?;
+        let waiter = Waiter::new(&end, &link, me).map_err(|e| OpenError::Io {
+            errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
+            message: format!("cannot make an epoll for the port: {e}"),
+        })?;
         Ok(Port { end, link, waiter, extras, bufs, fixed, netmap })
     }
 

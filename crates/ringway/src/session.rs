@@ -1,11 +1,16 @@
 //! Who keeps the registry in which a port is bound: the broker, or an engine of this process.
 
 use crate::error::{OpenError, SyncError};
-use ringway_abi::{PortSpec, nmreq_register};
+use crate::conn::{Broker, Session};
+use ringway_abi::{
+    Errno, NETMAP_API, NETMAP_REQ_PORT_INFO_GET, PortSpec, c_name_field, nmreq_header, nmreq_port_info_get,
+    nmreq_register,
+};
 use ringway_core::lease::{Grant, PeerGrant, PeerSource};
 use ringway_os::sys::monotonic_nanos;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use zerocopy::IntoBytes;
 
 /// One binding, seen from the port. Dropping it unbinds. Its methods are called from several threads, when a port's rings are
 /// shared out.
@@ -23,13 +28,48 @@ pub(crate) trait Backend: Send + Sync {
     fn hangup_fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
+/// What names can say and no registry serves yet.
+pub(crate) fn refuse_unserved(spec: &PortSpec) -> Result<(), OpenError> {
+    if spec.extmem.is_some() || spec.offset.is_some() {
+        let text = format!("{}: @extmem and @offset are not there yet", spec.name);
+        return Err(OpenError::refused(Errno::EOPNOTSUPP, text));
+    }
+    Ok(())
+}
+
+/// Puts the region that `@share=` found into the request.
+pub(crate) fn share_region(req: &mut nmreq_register, mem_id: u16) -> Result<(), OpenError> {
+    if req.nr_mem_id != 0 && req.nr_mem_id != mem_id {
+        let text = format!("cannot set mem_id to {mem_id}, already set to {}", req.nr_mem_id);
+        return Err(OpenError::refused(Errno::EINVAL, text));
+    }
+    req.nr_mem_id = mem_id;
+    Ok(())
+}
+
+/// Asks the broker a question about a port; `body` is written with the answer.
+pub(crate) fn ask_broker(name: &str, nr_reqtype: u16, body: &mut [u8]) -> Result<(), OpenError> {
+    let nr_name =
+        c_name_field(name).ok_or_else(|| OpenError::refused(Errno::EINVAL, format!("name '{name}' too long")))?;
+    let mut header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
+    Broker::connect()?.control(&mut header, body)
+}
+
 /// Registers with the broker.
 pub(crate) fn open_with_broker(
     spec: &PortSpec,
-    _req: &nmreq_register,
+    req: &nmreq_register,
 ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
-    let message = format!("{}: no broker answers; install ringwayd", spec.name);
-    Err(OpenError::NoBroker { message })
+    refuse_unserved(spec)?;
+    let mut req = *req;
+    if let Some(share) = &spec.share {
+        let share = PortSpec::parse(share)?;
+        let mut info = nmreq_port_info_get { nr_mem_id: share.nr_mem_id, ..Default::default() };
+        ask_broker(&share.name, NETMAP_REQ_PORT_INFO_GET, info.as_mut_bytes())?;
+        share_region(&mut req, info.nr_mem_id)?;
+    }
+    let (session, grant) = Session::open(&spec.name, &req)?;
+    Ok((Box::new(session), grant))
 }
 
 /// While a program only syncs, the broker is looked for this often.
@@ -109,5 +149,23 @@ impl Link {
 impl PeerSource for &Link {
     fn peer(&mut self, index: u8) -> Option<PeerGrant> {
         self.backend.peer(index)
+    }
+}
+
+impl Backend for Session {
+    fn attachment(&self) -> Option<u32> {
+        Session::attachment(self)
+    }
+
+    fn peer(&self, index: u8) -> Option<PeerGrant> {
+        self.ask_peer(index)
+    }
+
+    fn is_alive(&self) -> bool {
+        Session::is_alive(self)
+    }
+
+    fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(Session::hangup_fd(self))
     }
 }

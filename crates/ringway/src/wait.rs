@@ -86,6 +86,7 @@ const RX_BELL: u64 = 0;
 const TX_BELL: u64 = 1;
 const HANGUP: u64 = 2;
 const DEVICE: u64 = 3;
+const NOTICE: u64 = 4;
 
 /// What a port needs for waiting.
 #[derive(Debug)]
@@ -111,6 +112,7 @@ fn watch(end: &Endpoint, link: &Link) -> io::Result<Epoll> {
     let edge = EventFlags::IN | EventFlags::ET;
     epoll.add(&*end.grant().rx_bell, RX_BELL, edge)?;
     epoll.add(&*end.grant().tx_bell, TX_BELL, edge)?;
+    epoll.add(&*end.grant().notice, NOTICE, edge)?;
     if let Some(fd) = link.hangup_fd() {
         epoll.add(fd, HANGUP, edge | EventFlags::RDHUP)?;
     }

@@ -1,0 +1,497 @@
+//! Models of the two protocols of `words`, checked over all interleavings and all values that the memory model lets a load
+//! return: `RUSTFLAGS="--cfg loom" cargo test -p ringway-os --test loom --release`.
+//!
+//! Each model also runs on words weakened in one place, and must fail there: so the model sees what the place is for.
+#![cfg(loom)]
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool as LoomBool, AtomicU32 as LoomU32};
+use loom::thread;
+use ringway_os::sync::{AtomicU32, Ordering};
+use ringway_os::words::{Cursor, LockWord, SleepWord};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+
+fn check(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(f);
+}
+
+/// What a pair of words must do.
+trait Words: Default + Send + Sync + 'static {
+    fn announce(&self, threshold: u32);
+    fn look(&self) -> u32;
+    fn publish(&self, next: u32);
+    fn take(&self, available: u32) -> bool;
+}
+
+/// The words as they are.
+#[derive(Default)]
+struct Real {
+    sleep: SleepWord,
+    cursor: Cursor,
+}
+
+impl Words for Real {
+    fn announce(&self, threshold: u32) {
+        self.sleep.announce(threshold);
+    }
+    fn look(&self) -> u32 {
+        self.cursor.load_after_announce()
+    }
+    fn publish(&self, next: u32) {
+        self.cursor.publish(next);
+    }
+    fn take(&self, available: u32) -> bool {
+        self.sleep.take(available)
+    }
+}
+
+/// The words with one access weakened: 0 none, 1 the announcement, 2 the sleeper's look, 3 the publishing, 4 the waker's look.
+/// 5: two announcements overwrite each other. 6: the waker puts its 0 by a store that may erase what was announced since.
+#[derive(Default)]
+struct Weak<const AT: u32> {
+    sleep: AtomicU32,
+    cursor: AtomicU32,
+}
+
+impl<const AT: u32> Weak<AT> {
+    fn order(at: u32, weak: Ordering) -> Ordering {
+        if at == AT { weak } else { SeqCst }
+    }
+}
+
+impl<const AT: u32> Words for Weak<AT> {
+    fn announce(&self, threshold: u32) {
+        if AT == 5 {
+            self.sleep.swap(threshold, SeqCst);
+            return;
+        }
+        let mut seen = self.sleep.load(Relaxed);
+        loop {
+            let next = if seen == 0 { threshold } else { seen.min(threshold) };
+            match self.sleep.compare_exchange(seen, next, Self::order(1, AcqRel), Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+    fn look(&self) -> u32 {
+        self.cursor.load(Self::order(2, Acquire))
+    }
+    fn publish(&self, next: u32) {
+        self.cursor.swap(next, Self::order(3, AcqRel));
+    }
+    fn take(&self, available: u32) -> bool {
+        let wanted = self.sleep.load(Self::order(4, Relaxed));
+        if wanted == 0 || wanted > available {
+            return false;
+        }
+        if AT == 6 {
+            self.sleep.store(0, SeqCst);
+            // The waker rings for those whom it saw: here, for the least threshold only.
+            return false;
+        }
+        self.sleep.swap(0, SeqCst) != 0
+    }
+}
+
+/// One sleeper, one waker, one packet: whoever goes to sleep is rung for.
+fn one_sleeper<W: Words>() {
+    check(4, || {
+        let w = Arc::new(W::default());
+        let waker = {
+            let w = w.clone();
+            thread::spawn(move || {
+                w.publish(1);
+                w.take(1)
+            })
+        };
+        w.announce(1);
+        let sleeps = w.look() < 1;
+        let rung = waker.join().unwrap();
+        assert!(!sleeps || rung, "lost wake-up");
+    });
+}
+
+#[test]
+fn a_wake_up_is_not_lost() {
+    one_sleeper::<Real>();
+}
+
+#[test]
+fn the_copy_of_the_words_is_right_when_nothing_is_weakened() {
+    one_sleeper::<Weak<0>>();
+}
+
+#[test]
+#[should_panic(expected = "lost wake-up")]
+fn a_wake_up_is_lost_when_the_announcement_is_weaker() {
+    one_sleeper::<Weak<1>>();
+}
+
+#[test]
+#[should_panic(expected = "lost wake-up")]
+fn a_wake_up_is_lost_when_the_sleepers_look_is_weaker() {
+    one_sleeper::<Weak<2>>();
+}
+
+#[test]
+#[should_panic(expected = "lost wake-up")]
+fn a_wake_up_is_lost_when_the_publishing_is_weaker() {
+    one_sleeper::<Weak<3>>();
+}
+
+#[test]
+#[should_panic(expected = "lost wake-up")]
+fn a_wake_up_is_lost_when_the_wakers_look_is_weaker() {
+    one_sleeper::<Weak<4>>();
+}
+
+#[test]
+#[should_panic(expected = "lost wake-up")]
+fn a_wake_up_is_lost_when_the_waker_does_not_ring_for_what_it_consumed() {
+    one_sleeper::<Weak<6>>();
+}
+
+/// Two sleepers with different thresholds on one word, and a waker that publishes two slots one by one. Each ring wakes both, who
+/// look and announce anew. Nobody may sleep in the end on what is there.
+fn two_sleepers<W: Words>(preemptions: usize) {
+    check(preemptions, || {
+        let w = Arc::new((W::default(), LoomU32::new(0)));
+        let sleepers: Vec<_> = [1, 2]
+            .map(|threshold| {
+                let w = w.clone();
+                thread::spawn(move || {
+                    // Sleeps until a ring later than the one that it knows: at most two come.
+                    for _ in 0..3 {
+                        let rings = w.1.load(SeqCst);
+                        w.0.announce(threshold);
+                        if w.0.look() >= threshold {
+                            return None;
+                        }
+                        if w.1.load(SeqCst) == rings {
+                            return Some((threshold, rings));
+                        }
+                    }
+                    None
+                })
+            })
+            .into();
+        for next in 1..=2 {
+            w.0.publish(next);
+            if w.0.take(next) {
+                w.1.fetch_add(1, SeqCst);
+            }
+        }
+        for s in sleepers {
+            if let Some((threshold, rings)) = s.join().unwrap() {
+                // Asleep, having heard `rings` rings. If there was one since, it is awake again, and looks.
+                let woken = w.1.load(SeqCst) > rings;
+                assert!(woken, "the sleeper for {threshold} lost its wake-up");
+            }
+        }
+    });
+}
+
+#[test]
+fn two_sleepers_with_different_thresholds_are_both_woken() {
+    two_sleepers::<Real>(2);
+}
+
+#[test]
+#[should_panic(expected = "lost its wake-up")]
+fn two_sleepers_lose_a_wake_up_when_announcements_overwrite_each_other() {
+    two_sleepers::<Weak<5>>(2);
+}
+
+/// What is written before a publishing is seen after a load of the cursor.
+fn payload(publish: fn(&AtomicU32, u32)) {
+    check(3, move || {
+        let w = Arc::new((LoomU32::new(0), AtomicU32::new(0)));
+        let producer = {
+            let w = w.clone();
+            thread::spawn(move || {
+                w.0.store(42, Relaxed);
+                publish(&w.1, 1);
+            })
+        };
+        if w.1.load(Acquire) == 1 {
+            assert_eq!(w.0.load(Relaxed), 42, "stale payload");
+        }
+        producer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_payload_is_visible_behind_its_cursor() {
+    check(3, || {
+        let w = Arc::new((LoomU32::new(0), Cursor::new(0)));
+        let producer = {
+            let w = w.clone();
+            thread::spawn(move || {
+                w.0.store(42, Relaxed);
+                assert!(w.1.publish_from(0, 1));
+                w.0.store(43, Relaxed);
+                w.1.publish(2);
+            })
+        };
+        match w.1.load() {
+            0 => {}
+            1 => assert!(w.0.load(Relaxed) >= 42),
+            _ => assert_eq!(w.0.load(Relaxed), 43),
+        }
+        producer.join().unwrap();
+    });
+}
+
+#[test]
+#[should_panic(expected = "stale payload")]
+fn a_payload_is_stale_behind_a_relaxed_cursor() {
+    payload(|c, v| c.store(v, Relaxed));
+}
+
+const SLOTS: usize = 4;
+const BROKER: u32 = 1;
+
+/// The senders' side of a receive ring, as `vale` uses it: slots, the published tail, the lock, and the copy of the tail under it.
+struct Ring {
+    slots: [LoomU32; SLOTS],
+    hwtail: Cursor,
+    lock: LockWord,
+    tail: LoomU32,
+}
+
+impl Ring {
+    fn new() -> Self {
+        Ring {
+            slots: std::array::from_fn(|_| LoomU32::new(0)),
+            hwtail: Cursor::new(0),
+            lock: LockWord::new(),
+            tail: LoomU32::new(0),
+        }
+    }
+
+    /// Sends one packet as `me`, dying before step `death`. True if it arrived.
+    fn send(&self, me: u32, death: u32) -> bool {
+        let mut step = 0;
+        let mut dies = || {
+            step += 1;
+            step > death
+        };
+        if dies() || self.lock.try_lock(me).is_err() || dies() {
+            return false;
+        }
+        let at = self.tail.load(Relaxed);
+        self.slots[at as usize].store(me, Relaxed);
+        if dies() {
+            return false;
+        }
+        let arrived = self.hwtail.publish_from(at, at + 1);
+        if dies() {
+            return arrived;
+        }
+        if arrived {
+            self.tail.store(at + 1, Relaxed);
+        }
+        if !dies() {
+            self.lock.unlock(me);
+        }
+        arrived
+    }
+
+    /// The broker takes the lock of `dead`, if it holds it, and mends what lies under it.
+    fn repair(&self, dead: u32) {
+        if self.lock.steal(dead, BROKER) {
+            self.tail.store(self.hwtail.load(), Relaxed);
+            assert!(self.lock.unlock(BROKER));
+        }
+    }
+}
+
+#[test]
+fn a_sender_may_die_at_any_point_and_the_ring_goes_on() {
+    for death in 0..=6 {
+        check(3, move || {
+            let ring = Arc::new(Ring::new());
+            let dying = {
+                let ring = ring.clone();
+                thread::spawn(move || ring.send(7, death))
+            };
+            let other = {
+                let ring = ring.clone();
+                thread::spawn(move || u32::from(ring.send(8, u32::MAX)))
+            };
+            // The death is known when the process is gone.
+            let mut sent = u32::from(dying.join().unwrap());
+            ring.repair(7);
+            sent += u32::from(ring.send(9, u32::MAX));
+            sent += other.join().unwrap();
+            assert!(ring.lock.holder() == 0, "nobody holds it");
+            sent += u32::from(ring.send(9, u32::MAX));
+            let tail = ring.hwtail.load();
+            assert_eq!(tail, sent, "every publishing counts once");
+            assert_eq!(ring.tail.load(Relaxed), tail);
+            for slot in &ring.slots[..tail as usize] {
+                assert!(slot.load(Relaxed) >= 7, "a published slot is written");
+            }
+        });
+    }
+}
+
+/// Senders that exclude each other by the word `lock`; both must get their packet in unless the lock is taken.
+fn two_senders(lock: fn(&AtomicU32, u32) -> bool, unlock: fn(&AtomicU32)) {
+    check(3, move || {
+        let w = Arc::new((AtomicU32::new(0), LoomU32::new(0)));
+        let send = move |w: &(AtomicU32, LoomU32), me| {
+            if !lock(&w.0, me) {
+                return 0;
+            }
+            let at = w.1.load(Relaxed);
+            w.1.store(at + 1, Relaxed);
+            unlock(&w.0);
+            1
+        };
+        let other = {
+            let w = w.clone();
+            thread::spawn(move || send(&w, 8))
+        };
+        let sent = send(&w, 7) + other.join().unwrap();
+        assert_eq!(w.1.load(Relaxed), sent, "two in the lock at once");
+    });
+}
+
+#[test]
+fn the_lock_excludes_and_hands_over_what_was_written() {
+    check(3, || {
+        let w = Arc::new((LockWord::new(), LoomU32::new(0)));
+        let send = |w: &(LockWord, LoomU32), me| {
+            if w.0.try_lock(me).is_err() {
+                return 0;
+            }
+            let at = w.1.load(Relaxed);
+            w.1.store(at + 1, Relaxed);
+            assert!(w.0.unlock(me));
+            1
+        };
+        let other = {
+            let w = w.clone();
+            thread::spawn(move || send(&w, 8))
+        };
+        let sent = send(&w, 7) + other.join().unwrap();
+        assert_eq!(w.1.load(Relaxed), sent);
+    });
+}
+
+#[test]
+fn the_copy_of_the_lock_is_right_when_nothing_is_weakened() {
+    two_senders(
+        |l, me| l.compare_exchange(0, me, Acquire, Relaxed).is_ok(),
+        |l| l.store(0, Release),
+    );
+}
+
+#[test]
+#[should_panic(expected = "two in the lock")]
+fn the_lock_hands_nothing_over_when_unlocking_is_relaxed() {
+    two_senders(
+        |l, me| l.compare_exchange(0, me, Acquire, Relaxed).is_ok(),
+        |l| l.store(0, Relaxed),
+    );
+}
+
+#[test]
+#[should_panic(expected = "two in the lock")]
+fn the_lock_hands_nothing_over_when_locking_is_relaxed() {
+    two_senders(
+        |l, me| l.compare_exchange(0, me, Relaxed, Relaxed).is_ok(),
+        |l| l.store(0, Release),
+    );
+}
+
+#[test]
+#[should_panic(expected = "two in the lock")]
+fn the_lock_excludes_nobody_when_it_looks_before_it_stores() {
+    two_senders(
+        |l, me| {
+            let free = l.load(Acquire) == 0;
+            if free {
+                l.store(me, Relaxed);
+            }
+            free
+        },
+        |l| l.store(0, Release),
+    );
+}
+
+/// A holder that was only stopped, and goes on after the broker took its lock and another sender used the ring.
+fn late_holder(publish: fn(&Cursor, u32) -> bool) {
+    check(3, move || {
+        let ring = Arc::new(Ring::new());
+        assert!(ring.lock.try_lock(7).is_ok());
+        let at = ring.tail.load(Relaxed);
+        let late = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let arrived = publish(&ring.hwtail, at);
+                (arrived, ring.lock.unlock(7))
+            })
+        };
+        let robbed = ring.lock.steal(7, BROKER);
+        let mut sent = 0;
+        if robbed {
+            ring.tail.store(ring.hwtail.load(), Relaxed);
+            assert!(ring.lock.unlock(BROKER));
+            sent += u32::from(ring.send(8, u32::MAX));
+        }
+        let (arrived, unlocked) = late.join().unwrap();
+        assert_eq!(unlocked, !robbed, "who lost the lock learns it");
+        sent += u32::from(arrived);
+        assert_eq!(ring.hwtail.load(), sent, "every publishing counts once");
+        assert_eq!(ring.lock.holder(), 0);
+    });
+}
+
+#[test]
+fn a_late_holder_publishes_nothing_over_what_others_published() {
+    late_holder(|c, at| c.publish_from(at, at + 1));
+}
+
+#[test]
+#[should_panic(expected = "counts once")]
+fn a_late_holder_overwrites_others_when_it_does_not_compare() {
+    late_holder(|c, at| {
+        c.publish(at + 1);
+        true
+    });
+}
+
+#[test]
+fn a_lock_is_not_stolen_from_who_took_it_meanwhile() {
+    check(3, || {
+        let w = Arc::new((LockWord::new(), LoomBool::new(false)));
+        assert!(w.0.try_lock(7).is_ok());
+        let other = {
+            let w = w.clone();
+            thread::spawn(move || {
+                w.0.unlock(7);
+                let mine = w.0.try_lock(8).is_ok();
+                if mine {
+                    assert!(!w.1.swap(true, Relaxed), "two hold it");
+                    w.1.store(false, Relaxed);
+                    assert!(w.0.unlock(8));
+                }
+                mine
+            })
+        };
+        let robbed = w.0.steal(7, BROKER);
+        if robbed {
+            assert!(!w.1.swap(true, Relaxed), "two hold it");
+            w.1.store(false, Relaxed);
+            assert!(w.0.unlock(BROKER));
+        }
+        let theirs = other.join().unwrap();
+        assert!(robbed || theirs);
+        assert_eq!(w.0.holder(), 0);
+    });
+}
