@@ -117,6 +117,10 @@ pub struct Attached {
 pub struct Control {
     /// The request's header.
     pub header: nmreq_header,
+    /// How to reach an interface: the [`number`](crate::NicMode::number) of the port option `@mode`.
+    pub nic_mode: u32,
+    /// Unused.
+    pub pad: u32,
 }
 
 /// Start of a CONTROL reply.
@@ -195,7 +199,7 @@ pub struct Geometry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Grant {
-    /// 0 null, 1 switch port, 2 pipe.
+    /// 0 null, 1 switch port, 2 pipe, 3 interface.
     pub kind: u32,
     /// Switch port: its index.
     pub index: u32,
@@ -223,6 +227,30 @@ pub struct Grant {
     pub pad: u32,
     /// Name, NUL-padded.
     pub name: [u8; NAME_BYTES],
+}
+
+/// The end of the grant of an interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Nic {
+    /// How it is reached: 1 zero-copy, 2 native copy, 3 generic, 4 packet socket.
+    pub path: u32,
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// 1: frames may lie in several slots.
+    pub multi_slot: u32,
+    /// [`NicQueue`]s that follow.
+    pub queues: u32,
+}
+
+/// A bound queue of an interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct NicQueue {
+    /// Its number.
+    pub index: u32,
+    /// Entries of fill, completion, RX and TX ring.
+    pub sizes: [u32; 4],
 }
 
 /// A member of a switch.

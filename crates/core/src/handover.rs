@@ -2,10 +2,12 @@
 
 use crate::layout::{Geometry, PoolLayout, RegionLayout};
 use crate::lease::{BoundRings, Grant, GrantKind, PeerGrant};
+use crate::nic::{MAX_QUEUES, NicGrant, NicPath, NicQueue};
 use crate::pool::Shm;
 use ringway_abi::wire::{self, WireError};
 use ringway_os::event::{Doorbell, LentBell};
 use ringway_os::mem::Memfd;
+use ringway_os::xdp::RingSizes;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -92,6 +94,10 @@ pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
             fds.extend([peer_state.memfd.as_fd(), peer_rx_bell.as_fd(), peer_tx_bell.as_fd()]);
             (2, 0, 0)
         }
+        GrantKind::Nic(nic) => {
+            fds.extend(nic.queues.iter().map(|q| q.socket.as_fd()));
+            (3, 0, 0)
+        }
     };
     let mut name = [0; wire::NAME_BYTES];
     for (b, c) in name.iter_mut().zip(g.name.bytes().take(wire::NAME_BYTES - 1)) {
@@ -117,7 +123,42 @@ pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
     for ofs in g.tx.offsets.iter().chain(&g.rx.offsets) {
         bytes.extend_from_slice(&ofs.to_ne_bytes());
     }
+    if let GrantKind::Nic(nic) = &g.kind {
+        bytes.extend(nic_out(nic));
+    }
     (bytes, fds)
+}
+
+fn nic_out(nic: &NicGrant) -> Vec<u8> {
+    let head = wire::Nic {
+        path: nic.path as u32,
+        ifindex: nic.ifindex,
+        multi_slot: nic.multi_slot.into(),
+        queues: nic.queues.len() as u32,
+    };
+    let mut bytes = head.as_bytes().to_vec();
+    for q in &nic.queues {
+        let sizes = [q.sizes.fill, q.sizes.comp, q.sizes.rx, q.sizes.tx];
+        bytes.extend_from_slice(wire::NicQueue { index: q.index.into(), sizes }.as_bytes());
+    }
+    bytes
+}
+
+fn nic_in(bytes: &mut &[u8], fds: &mut Fds) -> Result<NicGrant, HandoverError> {
+    let head: wire::Nic = wire::take(bytes)?;
+    let path = NicPath::from_u32(head.path).ok_or(HandoverError::Field("path"))?;
+    if head.queues > MAX_QUEUES {
+        return Err(HandoverError::Field("queues"));
+    }
+    let queues = (0..head.queues).map(|_| {
+        let q: wire::NicQueue = wire::take(bytes)?;
+        let index = u16::try_from(q.index).map_err(|_| HandoverError::Field("queue"))?;
+        let [fill, comp, rx, tx] = q.sizes;
+        let socket = Arc::new(fds.0.next().ok_or(HandoverError::Fds)?);
+        Ok(NicQueue { index, socket, sizes: RingSizes { fill, comp, rx, tx } })
+    });
+    let queues = queues.collect::<Result<Vec<_>, HandoverError>>()?;
+    Ok(NicGrant { path, ifindex: head.ifindex, multi_slot: head.multi_slot == 1, queues })
 }
 
 /// Fds in the order in which they came.
@@ -157,6 +198,7 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
             GrantKind::Vale { index, generation: w.generation, page: fds.shm()? }
         }
         2 => GrantKind::Pipe { peer_state: fds.shm()?, peer_rx_bell: fds.bell()?, peer_tx_bell: fds.bell()? },
+        3 => GrantKind::Nic(nic_in(&mut bytes, &mut fds)?),
         _ => return Err(HandoverError::Field("kind")),
     };
     let name = w.name.iter().take_while(|b| **b != 0).map(|b| char::from(*b)).collect();

@@ -325,7 +325,7 @@ pub(crate) fn scribble(ring: &SimRing, rng: &mut Rng) {
     for w in [&state.senders.tail, &state.senders.head, &state.senders.stalled_at] {
         w.store(word(), Ordering::Relaxed);
     }
-    for w in [&state.sync.rhead, &state.sync.rcur, &state.sync.rtail, &state.sync.filled] {
+    for w in [&state.sync.rhead, &state.sync.rcur, &state.sync.rtail] {
         w.store(word(), Ordering::Relaxed);
     }
     for w in ring.handle.shared.desc.iter().chain(ring.handle.shared.mirror.iter()) {

@@ -5,17 +5,22 @@
 //! it does not know which.
 
 use crate::adapter::null::Null;
+use crate::adapter::packet::{BATCH, PacketRx, PacketTx};
 use crate::adapter::pipe::{PipeRx, PipeTx};
-use crate::adapter::{RingDriver, SyncFlags};
-use crate::kring::{RingHandle, SyncOutcome, distance};
+use crate::adapter::xdp::{XdpRx, XdpTx};
+use crate::adapter::{RingDriver, SyncError, SyncFlags};
+use crate::kring::{Kring, RingHandle, SyncOutcome, distance};
 use crate::layout::{Dir, Geometry, RegionLayout, RingShared, RingView};
+use crate::nic::{NicGrant, NicPath};
 use crate::pool::Shm;
 use crate::vale::{Known, Peer, PeerTable, Seat, ValeRx, ValeTx};
 use ringway_os::event::{Doorbell, LentBell};
 use ringway_os::mem::SharedRef;
+use ringway_os::packet::PacketSocket;
+use ringway_os::xdp::XskRings;
 use std::fmt;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -42,6 +47,8 @@ pub enum GrantKind {
         /// Rung when slots were given back to it.
         peer_tx_bell: Arc<Doorbell>,
     },
+    /// An interface: how it is reached, and the sockets of its bound queues.
+    Nic(NicGrant),
 }
 
 /// A bound port.
@@ -194,7 +201,10 @@ impl EndRing {
     }
 
     fn moved(&self, wanted: u32) -> bool {
-        if self.handle.is_brokered() {
+        if self.handle.shared.state.sync.stopped.load(Relaxed) != 0 {
+            // The next sync says so.
+            true
+        } else if self.handle.is_brokered() {
             self.handle.worker_moved()
         } else {
             self.driver.moved_since(&self.handle, wanted)
@@ -323,7 +333,18 @@ impl Endpoint {
                 let peer = RingShared::new(&peer_state.map, &g.geometry.swapped(), Dir::Tx, index);
                 Box::new(PipeRx { peer: peer.ok_or(BadGrant)?, bell: peer_tx_bell.clone() })
             }
+            (GrantKind::Nic(nic), _) => nic_driver(nic, &g.layout, dir, index)?,
         })
+    }
+
+    /// Lets go of the sockets of an interface: the registry's keeper is gone, and the next one must find the queues free. The rings
+    /// stay readable; their syncs fail.
+    pub fn release_devices(&mut self) {
+        let GrantKind::Nic(nic) = &mut self.grant.kind else { return };
+        for ring in self.tx.iter_mut().chain(&mut self.rx) {
+            ring.driver = Box::new(Unplugged);
+        }
+        nic.queues.clear();
     }
 
     /// What was granted.
@@ -366,6 +387,43 @@ impl Endpoint {
     /// The end taken apart: what all rings share, TX rings, RX rings. So several can be worked on at a time.
     pub fn split(&mut self) -> (EndContext<'_>, &mut [EndRing], &mut [EndRing]) {
         (EndContext { grant: &self.grant, peers: &self.peers }, &mut self.tx, &mut self.rx)
+    }
+}
+
+/// The driver of one ring of an interface.
+fn nic_driver(
+    nic: &NicGrant,
+    layout: &RegionLayout,
+    dir: Dir,
+    index: u16,
+) -> Result<Box<dyn RingDriver>, BadGrant> {
+    let queue = nic.queues.iter().find(|q| q.index == index).ok_or(BadGrant)?;
+    let socket = queue.socket.clone();
+    if nic.path == NicPath::Packet {
+        let own = PacketSocket::adopt(socket.as_fd().try_clone_to_owned().map_err(|_| BadGrant)?, BATCH);
+        return Ok(match dir {
+            Dir::Rx => Box::new(PacketRx { socket: own, shared: socket }),
+            Dir::Tx => Box::new(PacketTx { socket: own, shared: socket }),
+        });
+    }
+    let layout = nic.path.umem(layout).map_err(|_| BadGrant)?;
+    let XskRings { fill, comp, rx, tx } = XskRings::map(socket.as_fd(), &queue.sizes).map_err(|_| BadGrant)?;
+    Ok(match dir {
+        Dir::Rx => Box::new(XdpRx { fill, rx, socket, layout }),
+        Dir::Tx => Box::new(XdpTx { tx, comp, socket, layout, multi_slot: nic.multi_slot }),
+    })
+}
+
+/// What is left of a driver whose device was let go.
+struct Unplugged;
+
+impl RingDriver for Unplugged {
+    fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+        Err(SyncError::Stopped)
+    }
+
+    fn moved_since(&self, _handle: &RingHandle, _wanted: u32) -> bool {
+        true
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Read it in this order: [`layout`] says where things lie, [`stats`] what is counted, [`kring`] what a sync is,
 //! [`adapter`] what serves a ring, [`vale`] the switch,
-//! [`pool`] a region, [`lease`] what a client gets, [`control`] who gets it.
+//! [`pool`] a region, [`nic`] interfaces, [`lease`] what a client gets, [`control`] who gets it.
 //!
 //! It has no thread, no socket and no clock of its own, and no unsafe code: what touches memory that others may write is in
 //! `ringway-os`.
@@ -16,6 +16,7 @@ pub mod kring;
 pub mod post;
 pub mod layout;
 pub mod lease;
+pub mod nic;
 pub mod pool;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod sim;

@@ -10,9 +10,11 @@
 //! buf_num = 65536
 //! [limits]
 //! ports = 500
+//! [interfaces]
+//! users = [1000]                 # who may open network interfaces: as `admit`
 //! ```
 
-use ringway_core::control::Tunables;
+use ringway_core::control::{InterfaceUsers, Tunables};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -55,6 +57,14 @@ impl Admit {
     }
 }
 
+/// Who may open network interfaces, besides the broker's own user and root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Interfaces {
+    /// `"owner"`, `"all"`, or a list of users by number.
+    pub users: Admit,
+}
+
 /// Limits of one user. Root has the same: a leak is a leak.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -85,6 +95,8 @@ pub struct Config {
     pub public_switches: Vec<String>,
     /// Limits per user.
     pub limits: Limits,
+    /// Who may open network interfaces.
+    pub interfaces: Interfaces,
     /// Stay although nobody uses it (a service).
     pub stay: bool,
     tunables: BTreeMap<String, i32>,
@@ -112,6 +124,16 @@ impl Config {
             std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)?.join("ringway/ringway.toml")
         };
         path.exists().then_some(path)
+    }
+
+    /// Who may open network interfaces, in a broker of user `own`.
+    #[must_use]
+    pub fn interface_users(&self, own: u32) -> InterfaceUsers {
+        match &self.interfaces.users {
+            Admit::Word(AdmitWord::All) => InterfaceUsers::All,
+            Admit::Users(users) => InterfaceUsers::Some(users.iter().copied().chain([own]).collect()),
+            Admit::Word(AdmitWord::Owner) | Admit::Nobody => InterfaceUsers::Some([own].into()),
+        }
     }
 
     /// The parameters, over the defaults.

@@ -62,6 +62,9 @@ pub struct Port {
     pub kind: String,
     /// Who runs its syncs.
     pub lease: String,
+    /// How an interface is reached (`xdp native copy`, `af_packet` ...); empty for other ports.
+    #[serde(default)]
+    pub mode: String,
     /// Owner's user number.
     pub owner: u32,
     /// False: it belongs to somebody else, and only the name is shown.
@@ -123,6 +126,7 @@ pub fn port(info: &PortInfo, pid_of: impl Fn(BindingId) -> u32) -> Port {
         name: info.name.clone(),
         kind: info.kind.to_owned(),
         lease: info.lease.to_owned(),
+        mode: info.mode.to_owned(),
         owner: info.owner,
         visible: info.visible,
         index: info.index,

@@ -27,6 +27,8 @@ const FIRST_ID: u64 = 2;
 const SESSION: u64 = 0;
 const CHANNEL: u64 = 1;
 const PIDFD: u64 = 2;
+/// Of a network namespace: its interfaces.
+const NETNS: u64 = 3;
 
 fn token(id: u64, of: u64) -> u64 {
     id << 2 | of
@@ -65,6 +67,8 @@ pub struct Server {
     pub(crate) closer: Closer,
     pub(crate) worker: Worker,
     pub(crate) own_uid: u32,
+    /// Identity of the broker's own network namespace.
+    pub(crate) netns_id: u64,
     pub(crate) socket_path: PathBuf,
     pub(crate) started: Instant,
     pub(crate) locks_broken: u64,
@@ -82,6 +86,8 @@ impl Server {
         let tunables = config.tunables().map_err(io::Error::other)?;
         let mut registry = Registry::new(tunables);
         registry.public_switches.clone_from(&config.public_switches);
+        let own_uid = ringway_os::sys::euid();
+        registry.interface_users = config.interface_users(own_uid);
         Ok(Server {
             registry,
             config,
@@ -89,7 +95,8 @@ impl Server {
             attachments: Attachments::default(),
             closer: Closer::start()?,
             worker: Worker::new()?,
-            own_uid: ringway_os::sys::euid(),
+            own_uid,
+            netns_id: netns_id_of_self(),
             socket_path,
             started: Instant::now(),
             locks_broken: 0,
@@ -145,6 +152,7 @@ impl Server {
             (SIGNALS, SESSION) => self.stopping = true,
             (_, SESSION) => self.session_event(id, flags),
             (_, CHANNEL | PIDFD) => self.end_attachment(id as u32),
+            (_, NETNS) => self.registry.interface_news(id),
             _ => {}
         }
     }
@@ -238,6 +246,17 @@ impl Server {
         self.closer.close(vec![session.conn.into_fd()]);
     }
 
+    /// Watches the interfaces of just those network namespaces in which ports have some.
+    pub(crate) fn watch_interfaces(&mut self) {
+        // One that is gone left the epoll when it was closed.
+        for (id, fd) in self.registry.monitors() {
+            match self.epoll.add(fd, token(id, NETNS), EventFlags::IN) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => tracing::warn!("cannot watch interfaces: {e}"),
+                _ => {}
+            }
+        }
+    }
+
     pub(crate) fn watch_attachment(&mut self, number: u32) -> io::Result<()> {
         let Some(a) = self.attachments.get(number) else { return Ok(()) };
         self.epoll.add(&a.channel, token(number.into(), CHANNEL), EventFlags::empty())?;
@@ -259,6 +278,15 @@ impl Server {
             self.locks_broken += broken as u64;
         }
     }
+}
+
+/// Identity of the network namespace that `file` refers to.
+pub(crate) fn netns_id(file: &std::fs::File) -> io::Result<u64> {
+    Ok(std::os::unix::fs::MetadataExt::ino(&file.metadata()?))
+}
+
+fn netns_id_of_self() -> u64 {
+    std::fs::File::open("/proc/self/ns/net").and_then(|f| netns_id(&f)).unwrap_or(0)
 }
 
 impl Drop for Server {

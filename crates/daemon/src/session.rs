@@ -8,6 +8,7 @@ use ringway_abi::wire::{self, Kind};
 use ringway_abi::*;
 use ringway_core::control::{Asker, BindingId, ControlError, Tunables};
 use ringway_core::handover::{grant_out, peer_out};
+use ringway_core::nic::NicRequest;
 use ringway_os::mem::Memfd;
 use ringway_os::sock::{Conn, Creds, Message};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -202,8 +203,14 @@ impl Server {
         };
         let who = Asker { uid: creds.uid };
         self.reap_hangups();
+        let Some(mode) = NicMode::from_number(control.nic_mode) else {
+            return self.finish(reply, &Err(refuse(Errno::EINVAL, "no such mode of interfaces")));
+        };
+        let request = self.nic_request(id, mode);
+        self.registry.ask_from(request);
         if header.nr_reqtype == NETMAP_REQ_REGISTER {
             let granted = self.register(id, creds, &name, rest);
+            self.watch_interfaces();
             let answer = granted.as_ref().map(|(req, grant)| {
                 let head = wire::Controlled { header, body_bytes: size_of_val(req) as u32, pad: 0 };
                 let (bytes, fds) = grant_out(grant);
@@ -217,6 +224,21 @@ impl Server {
             Answer { body: [head.as_bytes(), &body].concat(), fds: vec![] }
         });
         self.finish(reply, &answer);
+    }
+
+    /// From which network namespace session `id` asks: that of the client, whatever the broker's is.
+    fn nic_request(&self, id: u64, mode: NicMode) -> NicRequest {
+        let own = NicRequest { netns: None, netns_id: self.netns_id, mode };
+        let Some(session) = self.sessions.get(&id) else { return own };
+        // Not permitted without CAP_NET_ADMIN there; but then no interface can be opened either.
+        let Ok(netns) = ringway_os::sys::socket_netns(&session.conn) else { return own };
+        let file = std::fs::File::from(netns);
+        match crate::server::netns_id(&file) {
+            Ok(netns_id) if netns_id != self.netns_id => {
+                NicRequest { netns: Some(std::sync::Arc::new(file.into())), netns_id, mode }
+            }
+            _ => own,
+        }
     }
 
     fn register(

@@ -1,5 +1,7 @@
 //! What tests across processes share: the programs, built once; a broker of their own; words about what was skipped.
 
+pub mod ns;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -169,4 +171,77 @@ pub fn root_or_skip(test: &str) -> bool {
         println!("SKIP {test}: needs root");
     }
     root
+}
+
+/// A process of a test; killed when dropped.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+}
+
+impl Peer {
+    /// Starts it, and waits until it says `ready`.
+    ///
+    /// # Errors
+    /// What it says instead.
+    pub fn start(mut command: Command) -> Result<Self, String> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+        let out = BufReader::new(child.stdout.take().ok_or("no pipe")?);
+        let mut peer = Peer { child, out };
+        match peer.line().as_str() {
+            "ready" => Ok(peer),
+            other => Err(other.to_owned()),
+        }
+    }
+
+    /// Its next line.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        let _ = self.out.read_line(&mut line);
+        line.trim().to_owned()
+    }
+
+    /// Asks it to stop, and returns the numbers that it says at the end.
+    ///
+    /// # Panics
+    /// If it says something else.
+    pub fn finish(mut self) -> Vec<u64> {
+        self.child.stdin = None;
+        let line = self.line();
+        line.split(' ').map(|n| n.parse().unwrap_or_else(|_| panic!("it said {line:?}"))).collect()
+    }
+
+    /// The numbers that it says at the end by itself.
+    ///
+    /// # Panics
+    /// If it says something else.
+    pub fn result(mut self) -> Vec<u64> {
+        let line = self.line();
+        line.split(' ').map(|n| n.parse().unwrap_or_else(|_| panic!("it said {line:?}"))).collect()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id() as i32) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }

@@ -28,7 +28,7 @@ use rustix::io::Errno;
 
 pub use ethtool::{Offloads, RingParams};
 pub use monitor::{LinkChange, LinkEvent, LinkMonitor};
-pub use netns::with_netns;
+pub use netns::{new_netns, with_netns};
 
 /// Longest interface name, without the terminating zero (linux/if.h, `IFNAMSIZ` - 1).
 pub const MAX_NAME_LEN: usize = libc::IFNAMSIZ - 1;

@@ -40,6 +40,8 @@ pub struct PacketConfig {
     /// Bytes of kernel memory for frames that wait to be received; above net.core.rmem_max only with
     /// CAP_NET_ADMIN. `None`: the system's default, about 250 small frames.
     pub recv_buffer_bytes: Option<usize>,
+    /// Receive at all; else the socket only sends.
+    pub receive: bool,
 }
 
 impl Default for PacketConfig {
@@ -50,6 +52,7 @@ impl Default for PacketConfig {
             qdisc_bypass: true,
             promiscuous: false,
             recv_buffer_bytes: None,
+            receive: true,
         }
     }
 }
@@ -191,7 +194,7 @@ impl PacketSocket {
                 .or_else(|_| set_socket_recv_buffer_size(&fd, len))
                 .map_err(at("set the size of the receive buffer"))?;
         }
-        bind(&fd, ifindex).map_err(at("bind a packet socket"))?;
+        bind(&fd, ifindex, config.receive).map_err(at("bind a packet socket"))?;
         if config.promiscuous {
             let membership = libc::packet_mreq {
                 mr_ifindex: ifindex as i32,
@@ -421,10 +424,11 @@ fn auxdata(header: &libc::msghdr) -> Option<libc::tpacket_auxdata> {
     None
 }
 
-fn bind(fd: &OwnedFd, ifindex: u32) -> Result<(), Errno> {
+fn bind(fd: &OwnedFd, ifindex: u32, receive: bool) -> Result<(), Errno> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: ETH_P_ALL.to_be(),
+        // Protocol 0: nothing is received.
+        sll_protocol: if receive { ETH_P_ALL.to_be() } else { 0 },
         sll_ifindex: ifindex as i32,
         sll_hatype: 0,
         sll_pkttype: 0,

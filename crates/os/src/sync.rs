@@ -3,9 +3,9 @@
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
-pub use loom_seq_cst::AtomicU32;
-#[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub use loom_seq_cst::AtomicU32;
 
 /// loom takes a sequentially consistent access for an acquire-release one, and so finds lost wake-ups where there are
 /// none; what it does know are fences. So here two such accesses of a thread, one right after the other, have a fence between them: no

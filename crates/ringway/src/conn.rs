@@ -6,7 +6,7 @@
 
 use crate::error::OpenError;
 use ringway_abi::wire::{self, Kind};
-use ringway_abi::{Errno, NETMAP_API, NETMAP_REQ_REGISTER, c_name_field, nmreq_header, nmreq_register};
+use ringway_abi::{Errno, NETMAP_API, NETMAP_REQ_REGISTER, NicMode, c_name_field, nmreq_header, nmreq_register};
 use ringway_core::handover::{grant_in, peer_in};
 use ringway_core::lease::{Grant, PeerGrant};
 use ringway_core::place::{self, Place};
@@ -19,13 +19,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
 /// How long an answer may take. The broker never waits for others, so this is for a machine that crawls.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer's memory may take, inside a sync.
 const PEER_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long the queue of an interface may stay busy that somebody has just closed.
+const BUSY_QUEUE: Duration = Duration::from_millis(300);
 /// Times that a client cut off before its first answer tries again: the broker was just ending.
 const TRIES: usize = 5;
 
@@ -130,7 +132,13 @@ impl Broker {
     }
 
     /// Sends one request and waits for its answer.
-    fn ask(&self, kind: Kind, body: &[u8], fds: &[BorrowedFd<'_>], limit: Duration) -> Result<Answer, OpenError> {
+    fn ask(
+        &self,
+        kind: Kind,
+        body: &[u8],
+        fds: &[BorrowedFd<'_>],
+        limit: Duration,
+    ) -> Result<Answer, OpenError> {
         let (mine, theirs) = Conn::pair().map_err(|e| io_error("cannot make a reply socket", &e))?;
         let mut all = vec![theirs.as_fd()];
         all.extend_from_slice(fds);
@@ -164,7 +172,9 @@ impl Broker {
     fn ask_json(&self, kind: Kind) -> Result<Vec<u8>, OpenError> {
         let answer = self.ask(kind, &[], &[], ANSWER_TIMEOUT)?;
         let fd = answer.fds.into_iter().next().ok_or_else(cut_off)?;
-        let text = Memfd::adopt(fd).and_then(|m| m.read_all()).map_err(|e| io_error("cannot read the listing", &e))?;
+        let text = Memfd::adopt(fd)
+            .and_then(|m| m.read_all())
+            .map_err(|e| io_error("cannot read the listing", &e))?;
         Ok(text.into_iter().take_while(|b| *b != 0).collect())
     }
 
@@ -197,7 +207,8 @@ impl Broker {
     /// # Errors
     /// ENOENT for an unknown name; EPERM for other users, or one that is read at the start only.
     pub fn tune(&self, name: &str, set: Option<i32>) -> Result<Vec<(String, i32, bool)>, OpenError> {
-        let field = c_name_field(name).ok_or_else(|| refused(Errno::ENOENT, format!("there is no tunable {name}")))?;
+        let field = c_name_field(name)
+            .ok_or_else(|| refused(Errno::ENOENT, format!("there is no tunable {name}")))?;
         let ask = wire::Tune { name: field, set: set.is_some().into(), value: set.unwrap_or(0) };
         let answer = self.ask(Kind::Tune, ask.as_bytes(), &[], ANSWER_TIMEOUT)?;
         let mut body = &answer.body[..];
@@ -214,7 +225,8 @@ impl Broker {
     /// # Errors
     /// As netmap's request.
     pub fn control(&self, header: &mut nmreq_header, body: &mut [u8]) -> Result<(), OpenError> {
-        let request = [wire::Control { header: *header }.as_bytes(), body].concat();
+        let control = wire::Control { header: *header, nic_mode: 0, pad: 0 };
+        let request = [control.as_bytes(), body].concat();
         let answer = self.ask(Kind::Control, &request, &[], ANSWER_TIMEOUT)?;
         let mut rest = &answer.body[..];
         let head: wire::Controlled = wire::take(&mut rest).map_err(|_| cut_off())?;
@@ -245,7 +257,8 @@ impl Broker {
         let word = ForkWord::new().map_err(|e| io_error("cannot map a page", &e))?;
         let (number, channel) = self.attach()?;
         word.set(number);
-        let fresh = Arc::new(Attachment { socket: self.socket.clone(), number: word, channel: Mutex::new(channel) });
+        let fresh =
+            Arc::new(Attachment { socket: self.socket.clone(), number: word, channel: Mutex::new(channel) });
         all.push(fresh.clone());
         Ok(fresh)
     }
@@ -268,12 +281,17 @@ fn read_answer(buf: &[u8], message: Message) -> Result<Answer, OpenError> {
 /// Connects to the broker at a place, if one answers there and may be trusted.
 fn try_place(place: &Place, uid: u32) -> Result<Option<Broker>, OpenError> {
     if let Err(e) = place::check_folder(place, uid) {
-        return if e.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(OpenError::NoBroker(e.to_string())) };
+        return if e.kind() == io::ErrorKind::NotFound {
+            Ok(None)
+        } else {
+            Err(OpenError::NoBroker(e.to_string()))
+        };
     }
     let Ok(conn) = Conn::connect(&place.socket) else { return Ok(None) };
     let peer = conn.peer_uid().map_err(|e| io_error("cannot tell who serves", &e))?;
     if peer != 0 && peer != uid {
-        let text = format!("{} is served by user {peer}, who is neither root nor you", place.socket.display());
+        let text =
+            format!("{} is served by user {peer}, who is neither root nor you", place.socket.display());
         return Err(OpenError::NoBroker(text));
     }
     Ok(Some(Broker { conn, socket: place.socket.clone() }))
@@ -302,7 +320,9 @@ fn programs() -> Vec<PathBuf> {
 
 /// Starts a broker at `place` and waits until it says that it is ready.
 fn start_broker(place: &Place, uid: u32) -> Result<(), OpenError> {
-    place::make_folder(place, uid).map_err(|e| OpenError::NoBroker(format!("cannot make the folder of {}: {e}", place.socket.display())))?;
+    place::make_folder(place, uid).map_err(|e| {
+        OpenError::NoBroker(format!("cannot make the folder of {}: {e}", place.socket.display()))
+    })?;
     let Some(program) = programs().into_iter().find(|p| p.is_file()) else {
         let text = "no program `ringwayd` or `ringway` beside this one, in libexec or in PATH: install one, or name it in RINGWAYD";
         return Err(OpenError::NoBroker(text.into()));
@@ -332,19 +352,27 @@ impl Session {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(name: &str, req: &nmreq_register) -> Result<(Session, Grant), OpenError> {
-        let mut last = cut_off();
-        for _ in 0..TRIES {
-            match Self::open_once(name, req) {
-                Err(OpenError::CutOff) => last = cut_off(),
+    pub fn open(name: &str, req: &nmreq_register, mode: NicMode) -> Result<(Session, Grant), OpenError> {
+        let mut cut = 0;
+        let start = Instant::now();
+        loop {
+            match Self::open_once(name, req, mode) {
+                Err(OpenError::CutOff) if cut < TRIES => cut += 1,
+                // A queue of an interface stays busy for a moment after it was closed.
+                Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
+                    ringway_os::sys::sleep(Duration::from_millis(5));
+                }
+                Err(OpenError::Refused { errno: Errno::EAGAIN, message }) => {
+                    return Err(OpenError::Refused { errno: Errno::EBUSY, message });
+                }
                 other => return other,
             }
         }
-        Err(last)
     }
 
-    fn open_once(name: &str, req: &nmreq_register) -> Result<(Session, Grant), OpenError> {
-        let name_field = c_name_field(name).ok_or_else(|| refused(Errno::EINVAL, format!("name '{name}' too long")))?;
+    fn open_once(name: &str, req: &nmreq_register, mode: NicMode) -> Result<(Session, Grant), OpenError> {
+        let name_field =
+            c_name_field(name).ok_or_else(|| refused(Errno::EINVAL, format!("name '{name}' too long")))?;
         let broker = Broker::connect()?;
         let attachment = broker.attachment()?;
         let header = nmreq_header {
@@ -353,7 +381,8 @@ impl Session {
             nr_name: name_field,
             ..Default::default()
         };
-        let body = [wire::Control { header }.as_bytes(), req.as_bytes()].concat();
+        let control = wire::Control { header, nic_mode: mode.number(), pad: 0 };
+        let body = [control.as_bytes(), req.as_bytes()].concat();
         let answer = broker.ask(Kind::Control, &body, &[], ANSWER_TIMEOUT)?;
         let mut rest = &answer.body[..];
         let head: wire::Controlled = wire::take(&mut rest).map_err(|_| cut_off())?;

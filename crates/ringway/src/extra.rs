@@ -4,7 +4,7 @@
 //! granted to a port stay on its books here, wherever their `ExtraBuf`s are (leaked ones too), and go back when it closes.
 
 use crate::error::SwapError;
-use crate::view::{Fixed, View};
+use crate::view::View;
 use ringway_abi::{FIRST_BUF_IDX, NS_BUF_CHANGED};
 use ringway_core::lease::Grant;
 use ringway_os::bytes::{Bufs, Payload};
@@ -97,8 +97,8 @@ impl ExtraBuf {
     /// for another port.
     #[must_use]
     pub fn payload<'a>(&'a self, lender: &'a impl Lender) -> Option<Payload<'a>> {
-        let (fixed, bufs) = lender.lends();
-        (fixed.port == self.pool.port).then(|| bufs.payload(self.buf_idx()?)).flatten()
+        let (port, bufs) = lender.lends();
+        (port == self.pool.port).then(|| bufs.payload(self.buf_idx()?)).flatten()
     }
 
     /// Index of the buffer in the region; None when the port is closed.
@@ -123,11 +123,11 @@ impl Drop for ExtraBuf {
 }
 
 pub(crate) mod sealed {
-    use super::{Bufs, Fixed};
+    use super::Bufs;
 
     pub trait Lends {
         /// The port, and the buffers of its region.
-        fn lends(&self) -> (Fixed, &Bufs);
+        fn lends(&self) -> (u64, &Bufs);
     }
 }
 

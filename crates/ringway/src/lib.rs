@@ -37,8 +37,8 @@
 //! programs may write is lent as [`Payload`], never as a slice, and nothing that they write there can make a view panic or reach out of its ring.
 #![forbid(unsafe_code)]
 
-mod error;
 mod conn;
+mod error;
 mod session;
 #[macro_use]
 mod view;
@@ -50,6 +50,9 @@ mod wait;
 mod builder;
 mod embedded;
 mod port;
+
+#[cfg(test)]
+mod hostile_tests;
 
 pub use builder::PortBuilder;
 pub use conn::Broker;

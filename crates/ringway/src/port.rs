@@ -218,7 +218,7 @@ impl Port {
     /// As [`Port::txsync`].
     #[inline]
     pub fn post(&mut self) -> Result<(), SyncError> {
-        self.txsync()
+        self.sync(Dir::Tx, SyncFlags::FORCE | SyncFlags::POST)
     }
 
     #[inline]
@@ -269,8 +269,8 @@ fn no_ring(dir: &str, i: usize) -> ! {
 
 impl Lender for Port {}
 impl crate::extra::sealed::Lends for Port {
-    fn lends(&self) -> (Fixed, &Bufs) {
-        (self.fixed, &self.bufs)
+    fn lends(&self) -> (u64, &Bufs) {
+        (self.fixed.port, &self.bufs)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::{SwapError, SyncError};
 use crate::extra::{Lender, Place};
 use crate::tx::NotSend;
-use crate::view::{Fixed, SlotRef, View};
+use crate::view::{SlotRef, View};
 use ringway_abi::{NS_MOREFRAG, NS_PORT_SHIFT};
 use ringway_core::adapter::SyncFlags;
 use ringway_core::stats::Counters;
@@ -209,7 +209,7 @@ impl RxRing<'_> {
 
 impl Lender for RxRing<'_> {}
 impl crate::extra::sealed::Lends for RxRing<'_> {
-    fn lends(&self) -> (Fixed, &Bufs) {
-        (self.0.fixed, self.0.bufs())
+    fn lends(&self) -> (u64, &Bufs) {
+        (self.0.fixed.port, self.0.bufs())
     }
 }

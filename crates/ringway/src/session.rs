@@ -1,7 +1,7 @@
 //! Who keeps the registry in which a port is bound: the broker, or an engine of this process.
 
-use crate::error::{OpenError, SyncError};
 use crate::conn::{Broker, Session};
+use crate::error::{OpenError, SyncError};
 use ringway_abi::{
     Errno, NETMAP_API, NETMAP_REQ_PORT_INFO_GET, PortSpec, c_name_field, nmreq_header, nmreq_port_info_get,
     nmreq_register,
@@ -49,8 +49,8 @@ pub(crate) fn share_region(req: &mut nmreq_register, mem_id: u16) -> Result<(), 
 
 /// Asks the broker a question about a port; `body` is written with the answer.
 pub(crate) fn ask_broker(name: &str, nr_reqtype: u16, body: &mut [u8]) -> Result<(), OpenError> {
-    let nr_name =
-        c_name_field(name).ok_or_else(|| OpenError::refused(Errno::EINVAL, format!("name '{name}' too long")))?;
+    let nr_name = c_name_field(name)
+        .ok_or_else(|| OpenError::refused(Errno::EINVAL, format!("name '{name}' too long")))?;
     let mut header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
     Broker::connect()?.control(&mut header, body)
 }
@@ -68,7 +68,7 @@ pub(crate) fn open_with_broker(
         ask_broker(&share.name, NETMAP_REQ_PORT_INFO_GET, info.as_mut_bytes())?;
         share_region(&mut req, info.nr_mem_id)?;
     }
-    let (session, grant) = Session::open(&spec.name, &req)?;
+    let (session, grant) = Session::open(&spec.name, &req, spec.nic_mode.unwrap_or_default())?;
     Ok((Box::new(session), grant))
 }
 

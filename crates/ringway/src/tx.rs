@@ -3,7 +3,7 @@
 use crate::error::{SwapError, SyncError};
 use crate::extra::{Lender, Place};
 use crate::rx::RxRing;
-use crate::view::{Fixed, SlotRef, View};
+use crate::view::{SlotRef, View};
 use ringway_abi::{NS_BUF_CHANGED, NS_MOREFRAG};
 use ringway_core::adapter::SyncFlags;
 use ringway_core::stats::Counters;
@@ -185,8 +185,8 @@ impl TxRing<'_> {
     }
 
     /// Sends what the first slots of `rx` hold, without copying: buffers change places, slots of `rx` are released, slots of this ring
-    /// advanced over. As many as there are packets, free slots, and `max`. Whole packets only, unless
-    /// one is longer than this. Returns how many slots.
+    /// advanced over. As many as there are packets, free slots, and `max`. Whole packets only.
+    /// Returns how many slots.
     ///
     /// # Errors
     /// [`SwapError`]: different regions, or a ring that is shared. Nothing is moved then.
@@ -227,6 +227,16 @@ impl TxRing<'_> {
         self.0.sync(SyncFlags::FORCE)
     }
 
+    /// As [`TxRing::sync`], but where a worker of the broker does the work, does not wait until it is done: packets may arrive
+    /// later than this returns.
+    ///
+    /// # Errors
+    /// [`SyncError`].
+    #[inline]
+    pub fn post(&mut self) -> Result<(), SyncError> {
+        self.0.sync(SyncFlags::FORCE | SyncFlags::POST)
+    }
+
     common!(TxSlot);
 }
 
@@ -243,7 +253,7 @@ pub(crate) fn check_swap(a: &View<'_>, b: &View<'_>) -> Result<(), SwapError> {
 
 impl Lender for TxRing<'_> {}
 impl crate::extra::sealed::Lends for TxRing<'_> {
-    fn lends(&self) -> (Fixed, &Bufs) {
-        (self.0.fixed, self.0.bufs())
+    fn lends(&self) -> (u64, &Bufs) {
+        (self.0.fixed.port, self.0.bufs())
     }
 }

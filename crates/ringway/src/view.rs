@@ -12,7 +12,7 @@
 use crate::error::SyncError;
 use crate::session::Link;
 use ringway_core::adapter::{RingDriver, SyncFlags};
-use ringway_core::kring::{RingHandle, SyncOutcome, distance, forward, next};
+use ringway_core::kring::{RingHandle, SyncOutcome, distance, forward};
 use ringway_core::lease::{EndContext, RingParts};
 use ringway_core::stats::Counters;
 use ringway_os::bytes::{Bufs, Payload};
@@ -316,12 +316,6 @@ impl<'p> View<'p> {
 
     pub fn counters(&self) -> Counters {
         Counters::read(&self.handle.shared.state)
-    }
-
-    /// True while handed over slots have not come back (TX).
-    #[inline]
-    pub fn is_pending(&self) -> bool {
-        next(self.n, self.tail()) != self.head
     }
 
     /// Seconds and microseconds of the wall clock at the last receive sync.

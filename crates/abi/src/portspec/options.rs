@@ -244,6 +244,16 @@ impl NicMode {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
     }
+
+    /// Its number in requests to the broker: its place in [`NicMode::ALL`].
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The mode of that number, if there is one.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.number() == number)
+    }
 }
 
 impl fmt::Display for NicMode {

@@ -57,7 +57,7 @@ pub trait Ring {
     fn set_cur(&mut self, cur: u32);
     /// Reads a slot.
     fn slot(&self, idx: u32) -> Slot;
-    /// Stores length and flags of a slot, not its buffer.
+    /// Stores length and flags of a slot that is ours, not its buffer. An implementation may keep `NS_BUF_CHANGED`.
     fn set_slot(&mut self, idx: u32, len: u16, flags: u16);
     /// Stores the slot's `ptr`, the address of indirect data.
     fn set_ptr(&mut self, idx: u32, ptr: u64);
@@ -65,7 +65,7 @@ pub trait Ring {
     fn write(&mut self, idx: u32, offset: usize, data: &[u8]);
     /// Fills `data` from the slot's buffer, from `offset` on; what lies outside the buffer reads as zeros.
     fn read(&self, idx: u32, offset: usize, data: &mut [u8]);
-    /// An address that identifies the ring in dumps. Never used as a pointer.
+    /// A number that identifies the ring in dumps, where netmap shows its address.
     fn address(&self) -> usize;
 
     /// The index behind `idx`. Wraps by comparison: sizes need not be powers of two.
@@ -240,6 +240,11 @@ pub trait Device: Send {
     /// # Errors
     /// The poll itself failed.
     fn poll(&mut self, want: Events, timeout: Duration) -> io::Result<Events>;
+
+    /// Why the last poll answered [`Events::ERR`], as text for the user, if that is known.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 
     /// Bytes of virtio-net header that the port puts before frames (`PORT_HDR_GET`).
     ///

@@ -22,6 +22,8 @@ pub mod device;
 
 pub mod memory;
 
+pub mod service;
+
 pub mod options;
 
 pub mod config;

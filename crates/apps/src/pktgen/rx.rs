@@ -17,6 +17,7 @@ pub(super) fn wait_first<D: Device>(worker: &Worker<'_>, device: &mut D) -> Resu
     loop {
         let (result, events) = match worker.poll(device, Events::IN, IDLE) {
             Ok(events) if events.has(Events::ERR) => {
+                worker.say_trouble(device);
                 dline!(worker.log, "receiver_body", "fd error");
                 return Err(Failed);
             }
@@ -58,6 +59,7 @@ pub(super) fn wait_next<D: Device>(worker: &Worker<'_>, device: &mut D) -> Resul
         Ok(Events::NONE) if worker.config.exit_if_idle && !worker.cancelled() => Ok(Next::Stop),
         Ok(Events::NONE) => Ok(Next::Again),
         Ok(events) if events.has(Events::ERR) => {
+            worker.say_trouble(device);
             dline!(worker.log, "receiver_body", "poll err");
             Err(Failed)
         }

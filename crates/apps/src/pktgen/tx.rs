@@ -22,7 +22,7 @@ enum Fill {
     Indirect,
     /// By a copy for each packet.
     Copy,
-    /// By a copy when the slot's buffer is new; afterwards it keeps the frame.
+    /// By a copy in the first lap around the ring, and when the slot's buffer is another one; it keeps the frame.
     Once,
 }
 
@@ -67,6 +67,8 @@ pub(super) struct Sender<'a, 'w> {
     /// Sizes of packets, when random: the smallest, and how many there are.
     sizes: Option<(usize, u32)>,
     rng: Rng,
+    /// Slots of each ring that were never filled. The first lap fills them: what they hold is somebody else's.
+    unfilled: Vec<u32>,
 }
 
 /// Packets and bytes of one round.
@@ -77,11 +79,16 @@ pub(super) struct Moved {
 }
 
 impl<'a, 'w> Sender<'a, 'w> {
-    /// Decides how to send through rings with buffers of `buf_size` bytes and `num_slots` slots.
+    /// Decides how to send through `rings` rings with buffers of `buf_size` bytes and `num_slots` slots.
     ///
     /// # Errors
     /// [`Failed`] if a packet does not fit into the ring at all.
-    pub fn new(worker: &'a Worker<'w>, buf_size: usize, num_slots: u32) -> Result<Sender<'a, 'w>, Failed> {
+    pub fn new(
+        worker: &'a Worker<'w>,
+        rings: usize,
+        buf_size: usize,
+        num_slots: u32,
+    ) -> Result<Sender<'a, 'w>, Failed> {
         let config = worker.config;
         let (frame, stepper) = config.frame(worker.id, worker.src_mac, worker.vnet_bytes);
         let max = config.max_frag.unwrap_or(buf_size).min(buf_size).min(usize::from(u16::MAX));
@@ -106,18 +113,19 @@ impl<'a, 'w> Sender<'a, 'w> {
         };
         let sizes = config.min_size.map(|min| (min, (config.size - min) as u32));
         let rng = Rng::new(!(worker.id as u64));
-        Ok(Sender { worker, frame, stepper, fill, frags, sizes, rng })
+        let unfilled = vec![num_slots; rings];
+        Ok(Sender { worker, frame, stepper, fill, frags, sizes, rng, unfilled })
     }
 
-    /// Sends up to `limit` packets into `ring`.
-    pub fn send<R: Ring>(&mut self, ring: &mut R, limit: u32) -> Moved {
+    /// Sends up to `limit` packets into `ring`, the `i`th of the device.
+    pub fn send<R: Ring>(&mut self, ring: &mut R, i: usize, limit: u32) -> Moved {
         let simple = self.frags.count == 1
             && self.sizes.is_none()
             && !self.worker.config.has(mask::DUMP | mask::ACCESS);
         match self.fill {
-            Fill::Once | Fill::Rubbish if simple => self.send_plain(ring, limit),
+            Fill::Once | Fill::Rubbish if simple => self.send_plain(ring, i, limit),
             Fill::Copy if simple => self.send_copies(ring, limit),
-            _ => self.send_any(ring, limit),
+            _ => self.send_any(ring, i, limit),
         }
     }
 
@@ -139,16 +147,18 @@ impl<'a, 'w> Sender<'a, 'w> {
     }
 
     /// One slot a packet, all of one size, buffers filled already.
-    fn send_plain<R: Ring>(&mut self, ring: &mut R, limit: u32) -> Moved {
+    fn send_plain<R: Ring>(&mut self, ring: &mut R, i: usize, limit: u32) -> Moved {
         let space = ring.space();
         let pkts = limit.min(space);
         let len = self.frame.wire_len() as u16;
         let mut idx = ring.head();
         let mut last = idx;
-        for _ in 0..pkts {
+        let unfilled = self.unfilled[i].min(pkts);
+        self.unfilled[i] -= unfilled;
+        for k in 0..pkts {
             let slot = ring.slot(idx);
-            if slot.len != len || slot.flags != 0 {
-                self.refill(ring, idx, slot.flags);
+            if slot.len != len || slot.flags != 0 || k < unfilled {
+                self.refill(ring, idx, k < unfilled || slot.flags & NS_BUF_CHANGED != 0);
             }
             last = idx;
             idx = ring.next(idx);
@@ -163,8 +173,8 @@ impl<'a, 'w> Sender<'a, 'w> {
     }
 
     #[cold]
-    fn refill<R: Ring>(&mut self, ring: &mut R, idx: u32, flags: u16) {
-        if flags & NS_BUF_CHANGED != 0 && self.fill == Fill::Once {
+    fn refill<R: Ring>(&mut self, ring: &mut R, idx: u32, is_new: bool) {
+        if is_new && self.fill == Fill::Once {
             ring.write(idx, 0, self.frame.bytes());
             self.stepper.step(&mut self.frame);
         }
@@ -172,7 +182,7 @@ impl<'a, 'w> Sender<'a, 'w> {
     }
 
     /// Everything else: fragments, copies, pointers, random sizes, dumps.
-    fn send_any<R: Ring>(&mut self, ring: &mut R, limit: u32) -> Moved {
+    fn send_any<R: Ring>(&mut self, ring: &mut R, ring_idx: usize, limit: u32) -> Moved {
         let config = self.worker.config;
         let mut moved = Moved::default();
         let mut space = ring.space();
@@ -191,7 +201,9 @@ impl<'a, 'w> Sender<'a, 'w> {
             let mut i = 0;
             while let Some((start, bytes, end)) = self.frags.part(i, len) {
                 let more = if end { 0 } else { NS_MOREFRAG };
-                copied |= self.put(ring, idx, &(start..start + bytes), more);
+                let is_new = self.unfilled[ring_idx] > 0;
+                copied |= self.put(ring, idx, is_new, &(start..start + bytes), more);
+                self.unfilled[ring_idx] -= u32::from(is_new);
                 last = Some((idx, bytes, more));
                 idx = ring.next(idx);
                 space -= 1;
@@ -216,9 +228,16 @@ impl<'a, 'w> Sender<'a, 'w> {
     }
 
     /// Puts bytes `part` of the frame into slot `idx`. True if they were copied.
-    fn put<R: Ring>(&self, ring: &mut R, idx: u32, part: &std::ops::Range<usize>, more: u16) -> bool {
+    fn put<R: Ring>(
+        &self,
+        ring: &mut R,
+        idx: u32,
+        is_new: bool,
+        part: &std::ops::Range<usize>,
+        more: u16,
+    ) -> bool {
         let config = self.worker.config;
-        let changed = ring.slot(idx).flags & NS_BUF_CHANGED != 0;
+        let changed = is_new || ring.slot(idx).flags & NS_BUF_CHANGED != 0;
         let mut flags = more;
         // Bytes behind the end of a smaller random size are never needed, but do no harm: slots that are
         // filled once must hold the largest size.
@@ -251,14 +270,6 @@ impl<'a, 'w> Sender<'a, 'w> {
             self.worker.dump(ring, idx);
         }
         copied
-    }
-}
-
-/// Marks all slots as new, so that their first use fills them.
-fn mark_new<R: Ring>(ring: &mut R) {
-    for idx in 0..ring.num_slots() {
-        let slot = ring.slot(idx);
-        ring.set_slot(idx, slot.len, slot.flags | NS_BUF_CHANGED);
     }
 }
 
@@ -306,8 +317,7 @@ pub(super) fn sender_body<D: Device>(worker: &Worker<'_>, device: &mut D) -> Res
     let ring = device.tx_ring(0);
     let (buf_size, num_slots) = (ring.buf_size(), ring.num_slots());
     drop(ring);
-    let mut sender = Sender::new(worker, buf_size, num_slots)?;
-    (0..device.tx_rings()).for_each(|i| mark_new(&mut device.tx_ring(i)));
+    let mut sender = Sender::new(worker, device.tx_rings(), buf_size, num_slots)?;
 
     let mut pace = Pace::new(worker);
     worker.start();
@@ -327,7 +337,7 @@ pub(super) fn sender_body<D: Device>(worker: &Worker<'_>, device: &mut D) -> Res
             if ring.is_empty() {
                 continue;
             }
-            let moved = sender.send(&mut ring, limit);
+            let moved = sender.send(&mut ring, i, limit);
             pkts += moved.pkts;
             bytes += moved.bytes;
             events += u64::from(moved.pkts > 0);

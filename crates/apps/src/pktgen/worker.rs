@@ -133,6 +133,7 @@ impl Worker<'_> {
                 Ok(Events::NONE)
             }
             Ok(events) if events.has(Events::ERR) => {
+                self.say_trouble(device);
                 let rings = device.tx_rings() as u32;
                 let first = if rings > 0 { device.tx_ring(0).number() } else { 0 };
                 let last = first + rings.saturating_sub(1);
@@ -146,6 +147,13 @@ impl Worker<'_> {
                 self.clock.sleep(Duration::from_millis(1));
                 Ok(Events::NONE)
             }
+        }
+    }
+
+    /// Prints why the last poll answered [`Events::ERR`], if the device knows.
+    pub fn say_trouble<D: Device>(&self, device: &D) {
+        if let Some(trouble) = device.trouble() {
+            dline!(self.log, "poll", "{}: {trouble}", self.config.ifname);
         }
     }
 

@@ -6,7 +6,9 @@ use crate::kring::{Kring, RingHandle};
 use std::os::fd::BorrowedFd;
 
 pub mod null;
+pub mod packet;
 pub mod pipe;
+pub mod xdp;
 
 bitflags::bitflags! {
     /// What a sync is asked to do beyond moving what is ready.

@@ -337,6 +337,57 @@ fn s5_a_writer_is_woken_when_there_is_the_room_it_waits_for() {
     assert!(!ear.rung());
 }
 
+/// Sleeps until `wanted` slots are the ring's owner's, as a client does: announce, look, wait for the bell, look again.
+fn sleep_for(ring: &mut SimRing, ear: &Ear, wanted: u32) {
+    loop {
+        ring.sync();
+        if ring.avail() >= wanted {
+            return;
+        }
+        ring.handle.shared.state.sleep.owner.announce(wanted);
+        if !ring.driver.moved_since(&ring.handle, wanted) {
+            let rung =
+                !ear.0.wait(&mut EventBuf::default(), Some(Duration::from_secs(10))).unwrap().is_empty();
+            assert!(rung, "a lost wake-up: {ring:?}");
+        }
+    }
+}
+
+#[test]
+fn two_ends_in_two_threads_sleep_and_wake_and_lose_nothing() {
+    const PACKETS: u32 = 200_000;
+    for (n, batch) in [(2, 1), (16, 3), (256, 64)] {
+        let mut p = pipe(n, 0);
+        let ears = [0, 1].map(|i| Ear::new(&p.ends[i].bell));
+        let (tx, rx) = rings(&mut p);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let mut number = 0;
+                while number < PACKETS {
+                    sleep_for(tx, &ears[0], batch);
+                    while number < PACKETS && tx.put(&number.to_le_bytes(), 0) {
+                        number += 1;
+                    }
+                    tx.sync();
+                }
+            });
+            let mut number = 0;
+            while number < PACKETS {
+                sleep_for(rx, &ears[1], batch.min(PACKETS - number));
+                for f in rx.take(u32::MAX) {
+                    assert_eq!(f.bytes, number.to_le_bytes());
+                    number += 1;
+                }
+                rx.sync();
+            }
+        });
+        let (tx, rx) = rings(&mut p);
+        let expected = u64::from(PACKETS);
+        assert_eq!((tx.counters().packets, rx.counters().packets), (expected, expected));
+        p.check_owners(&[]);
+    }
+}
+
 #[test]
 fn a_writer_of_an_unfinished_packet_that_fills_the_ring_has_nothing_to_wake_for() {
     let mut p = pipe(8, 0);

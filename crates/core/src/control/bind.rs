@@ -9,6 +9,7 @@ use ringway_abi::{
     Errno, NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_REG_ALL_NIC, NR_REG_NIC_SW, NR_REG_NULL, NR_REG_ONE_NIC,
     NR_REG_ONE_SW, NR_REG_SW, NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, nmreq_register,
 };
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -41,7 +42,14 @@ impl Registry {
             return Err(ControlError::new(Errno::EIO, text));
         }
         let selected = select(port.geometry.tx_rings, port.geometry.rx_rings, req);
-        let (tx, rx) = selected.map_err(|e| e.on(&port.name))?;
+        let is_nic = matches!(port.kind, Kind::Nic(_));
+        let (tx, rx) = selected.map_err(|e| match e {
+            SelectError::Host if is_nic => {
+                let text = format!("{}: host rings are not there yet", port.name);
+                ControlError::new(Errno::EOPNOTSUPP, text)
+            }
+            other => other.on(&port.name),
+        })?;
         let exclusive = req.nr_flags & NR_EXCLUSIVE != 0;
         let wanted = |dir: Dir| if dir == Dir::Tx { (&port.tx, &tx) } else { (&port.rx, &rx) };
         for dir in [Dir::Rx, Dir::Tx] {
@@ -74,6 +82,12 @@ impl Registry {
                     return Err(e);
                 }
             }
+        }
+        if is_nic && let Err(e) = self.open_queues(id, &tx, &rx) {
+            for (dir, range) in [(Dir::Rx, rx), (Dir::Tx, tx)] {
+                range.for_each(|i| self.give_ring(id, dir, i));
+            }
+            return Err(e);
         }
         let offsets = |registry: &Registry, dir: Dir, n: u16, range: &Range<u16>| -> Vec<u64> {
             let Ok(port) = registry.port(id) else { return vec![] };
@@ -158,8 +172,12 @@ impl Registry {
         let ring = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
         ring[usize::from(i)].offset = Some(ofs);
         ring[usize::from(i)].epoch += 1;
+        let is_nic = matches!(port.kind, Kind::Nic(_));
         if let Some(handle) = self.handle(id, dir, i) {
             handle.reset();
+            if is_nic {
+                crate::adapter::xdp::note_fresh(&handle, 0);
+            }
         }
         Ok(())
     }
@@ -205,6 +223,7 @@ impl Registry {
     fn give_ring(&mut self, id: PortId, dir: Dir, i: u16) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         let is_pipe = matches!(port.kind, Kind::Pipe { .. });
+        let is_nic = matches!(port.kind, Kind::Nic(_));
         let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
         let Some(ring) = rings.get_mut(usize::from(i)) else { return };
         ring.users = ring.users.saturating_sub(1);
@@ -218,6 +237,10 @@ impl Registry {
             // Senders look under their lock; one that is copying right now writes into a ring that is no more bound, in
             // memory that still exists.
             shared.state.senders.bound.store(0, std::sync::atomic::Ordering::Release);
+        }
+        if is_nic {
+            self.close_nic_ring(id, dir, i);
+            return;
         }
         self.free_ring(id, dir, i);
     }
@@ -288,6 +311,10 @@ impl Registry {
         };
         let kind = match &port.kind {
             Kind::Null => GrantKind::Null,
+            Kind::Nic(nic) => {
+                let queues: BTreeSet<u16> = binding.tx.clone().chain(binding.rx.clone()).collect();
+                GrantKind::Nic(nic.grant(queues.into_iter()).ok_or_else(gone)?)
+            }
             Kind::Vale { index, generation, page, .. } => {
                 GrantKind::Vale { index: *index, generation: *generation, page: page.clone() }
             }

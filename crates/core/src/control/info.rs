@@ -1,6 +1,6 @@
 //! Questions: PORT_INFO_GET, POOLS_INFO_GET, VALE_LIST, PORT_HDR_SET and GET, and the listing of everything.
 
-use super::{Asker, BindingId, ControlError, Kind, PortId, Registry};
+use super::{Asker, BindingId, ControlError, Kind, PortEntry, PortId, Registry};
 use crate::layout::{Dir, RingShared};
 use crate::stats::Counters;
 use crate::vale::mac_table;
@@ -49,6 +49,8 @@ pub struct PortInfo {
     pub visible: bool,
     /// Who runs its syncs.
     pub lease: &'static str,
+    /// How an interface is reached; empty for other ports.
+    pub mode: &'static str,
     /// Index on its switch.
     pub index: Option<u8>,
     /// Id of its region.
@@ -223,7 +225,12 @@ impl Registry {
     }
 
     fn existing(&self, name: &str) -> Option<PortId> {
-        self.names.get(name).copied()
+        let netns_id = self.nic_request.netns_id;
+        let is_it = |p: &PortEntry| {
+            p.name == name && matches!(&p.kind, Kind::Nic(nic) if nic.netns_id() == netns_id && !nic.gone)
+        };
+        let nic = || self.ports.iter().find(|(_, p)| is_it(p)).map(|(id, _)| *id);
+        self.names.get(name).copied().or_else(nic)
     }
 
     /// Every port, in the order of names. Of others' ports only the name.
@@ -242,6 +249,7 @@ impl Registry {
             Kind::Vale { .. } => ("parent", None),
             Kind::Pipe { .. } => ("pipe", None),
             Kind::Null => ("null", None),
+            Kind::Nic(_) => ("nic", None),
         };
         let mut info = PortInfo {
             name: p.name.clone(),
@@ -249,6 +257,7 @@ impl Registry {
             owner: p.owner,
             visible,
             lease: if self.is_brokered(id) { "brokered" } else { "direct" },
+            mode: "",
             index,
             mem_id: 0,
             slots: (0, 0),
@@ -259,6 +268,9 @@ impl Registry {
         if !visible {
             info.index = None;
             return info;
+        }
+        if let Kind::Nic(nic) = &p.kind {
+            info.mode = nic.path().map_or("not in use", crate::nic::NicPath::name);
         }
         info.mem_id = self.regions.get(&p.region).map_or(0, |r| r.mem_id);
         info.slots = (p.geometry.tx_slots, p.geometry.rx_slots);

@@ -7,9 +7,11 @@
 
 use crate::layout::{Geometry, RingShared};
 use crate::lease::{Grant, PeerGrant};
+use crate::nic::{NicDevice, NicRequest};
 use crate::pool::{Region, Shm};
 use ringway_abi::Errno;
 use ringway_os::event::{Doorbell, PrivateBell};
+use ringway_os::link::LinkMonitor;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 mod bind;
 mod brokered;
 mod info;
+mod nic;
 mod ports;
 mod regions;
 mod switches;
@@ -24,6 +27,7 @@ mod tunables;
 
 pub use brokered::{Job, Jobs};
 pub use info::{HolderInfo, PortInfo, RingInfo};
+pub use nic::InterfaceUsers;
 pub use tunables::Tunables;
 
 /// A request that could not be served: the number for programs, and the words for people.
@@ -95,6 +99,8 @@ enum Kind {
     Pipe { parent: PortId, peer: PortId },
     /// Holds a region.
     Null,
+    /// An interface.
+    Nic(Box<NicDevice>),
 }
 
 /// One ring of a port: who has it.
@@ -106,6 +112,8 @@ struct RingUse {
     offset: Option<u64>,
     /// Changes each time the ring is made.
     epoch: u64,
+    /// RX of an interface: the kernel was given the ring's buffers.
+    filled: bool,
 }
 
 #[derive(Debug)]
@@ -163,6 +171,12 @@ pub struct Registry {
     pub tunables: Tunables,
     /// Names of switches that all users may join.
     pub public_switches: Vec<String>,
+    /// Who may open interfaces.
+    pub interface_users: InterfaceUsers,
+    /// Where the request under way comes from.
+    nic_request: NicRequest,
+    /// One per network namespace of which a port's interface is.
+    monitors: Vec<(u64, LinkMonitor)>,
     regions: BTreeMap<RegionId, RegionEntry>,
     globals: HashMap<u32, RegionId>,
     last_mem_id: u16,

@@ -1,5 +1,6 @@
 //! Ports: found by name, made when their kind is made on first use, gone with their last user.
 
+use super::nic::nic_key;
 use super::regions::no_memory;
 use super::switches::make_page;
 use super::{Asker, ControlError, Kind, PortEntry, PortId, RegionId, Registry, RingUse};
@@ -58,6 +59,11 @@ impl Registry {
         }
         if let Some((parent, role, id)) = split_pipe(name) {
             return self.look_up_pipe(who, name, (parent, role, id), req, create);
+        }
+        if !is_vale_name(name)
+            && let Some(id) = self.look_up_nic(who, name, req, create)?
+        {
+            return Ok(id);
         }
         if let Some(id) = self.names.get(name).copied() {
             self.check_owner(who, id)?;
@@ -259,7 +265,7 @@ impl Registry {
     }
 
     #[allow(clippy::too_many_arguments)] // All are parts of one entry.
-    fn insert_port(
+    pub(super) fn insert_port(
         &mut self,
         who: Asker,
         id: PortId,
@@ -337,8 +343,15 @@ impl Registry {
 
     fn remove_port(&mut self, id: PortId) {
         let Some(port) = self.ports.remove(&id) else { return };
-        if self.names.get(&port.name) == Some(&id) {
-            self.names.remove(&port.name);
+        let key = match &port.kind {
+            Kind::Nic(nic) => nic_key(nic.netns_id(), nic.ifindex),
+            _ => port.name.clone(),
+        };
+        if self.names.get(&key) == Some(&id) {
+            self.names.remove(&key);
+        }
+        if matches!(port.kind, Kind::Nic(_)) {
+            self.drop_unused_monitors();
         }
         if let Kind::Vale { switch: Some(i), index, .. } = port.kind {
             self.unseat(i, index);

@@ -52,6 +52,8 @@ pub struct ValeTx {
     scratch: Box<Scratch>,
     /// Times that this sync has given way to full receivers.
     yields: u32,
+    /// Processors plus 1: ours in the last sync, and that of the receiver when we last looked at its position.
+    cpus: (u32, u32),
     /// Indirect payloads are addresses of another process, which has brought them into its buffers already.
     in_broker: bool,
 }
@@ -95,6 +97,8 @@ pub(super) struct Open<'p> {
     locked: bool,
     /// Free slots.
     pub space: u32,
+    /// Processor plus 1 of the receiver, 0 if we have not looked.
+    cpu: u32,
 }
 
 /// Why a receive ring could not be opened.
@@ -115,6 +119,7 @@ impl ValeTx {
             cache: vec![None; SWITCH_PORTS],
             scratch: Box::default(),
             yields: 0,
+            cpus: (0, 0),
             in_broker: false,
         }
     }
@@ -210,6 +215,7 @@ impl ValeTx {
             src: bufs.view(),
             far: peer.bufs.view(),
             max_extra: buf_size.min(peer.bufs.buf_size()) - u32::from(ETH_HEADER_BYTES),
+            apart: self.cpus.0 != self.cpus.1,
             last_dst,
             place: place_of(peer, ring, self.ring_index),
             learner,
@@ -286,6 +292,9 @@ impl ValeTx {
             }
             at = forward(n, at, 1);
         }
+        if open.cpu != 0 {
+            self.cpus.1 = open.cpu;
+        }
         open.finish(kring, at, &mut tally);
         self.yields = yields;
         Ok(stop)
@@ -313,7 +322,8 @@ impl RingDriver for ValeTx {
         }
         // A switch takes everything: the ring is free again.
         kring.hwtail = prev(n, kring.rhead);
-        kring.handle.shared.state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
+        self.cpus.0 = ringway_os::sys::this_cpu_plus_1();
+        kring.handle.shared.state.owner.cpu.store(self.cpus.0, Relaxed);
         Ok(())
     }
 
@@ -439,6 +449,8 @@ struct Lane<'s> {
     far: BufsView<'s>,
     /// Most bytes of a frame beyond an Ethernet header.
     max_extra: u32,
+    /// The receiver runs on another processor: its buffers are worth asking for in advance.
+    apart: bool,
     /// An address that goes this way.
     last_dst: u64,
     /// What the MAC table says of others that do.
@@ -461,10 +473,14 @@ impl Lane<'_> {
         let near = beyond.min(count);
         let (mut done, mut bytes) = (0, 0);
         if near > 0 {
-            (done, bytes) = self.pass::<FAR_AHEAD>(slots, desc, mirror, near);
+            (done, bytes) = if self.apart {
+                self.pass::<FAR_AHEAD, true>(slots, desc, mirror, near)
+            } else {
+                self.pass::<FAR_AHEAD, false>(slots, desc, mirror, near)
+            };
         }
         if done == near && near < count {
-            let (d, b) = self.pass::<0>(&slots[done..], &desc[done..], &mirror[done..], count - done);
+            let (d, b) = self.pass::<0, false>(&slots[done..], &desc[done..], &mirror[done..], count - done);
             done += d;
             bytes += b;
         }
@@ -474,7 +490,7 @@ impl Lane<'_> {
     /// As `forward`. Memory is asked for in advance: the far descriptors and buffers of the slot `AHEAD` slots on, which the
     /// arrays must have. No index in here is checked: all slices are cut to one length.
     #[inline(never)]
-    fn pass<const AHEAD: usize>(
+    fn pass<const AHEAD: usize, const APART: bool>(
         &mut self,
         slots: &[Slot],
         desc: &[AtomicU32],
@@ -492,7 +508,9 @@ impl Lane<'_> {
         for i in 0..count {
             if AHEAD > 0 {
                 src.prefetch_read(later[i].load().buf_idx());
-                far.prefetch_write(far_mirror[i].load(Relaxed));
+                if APART {
+                    far.prefetch_write(far_mirror[i].load(Relaxed));
+                }
                 prefetch_write(&raw const far_desc[i]);
             }
             let word = slots[i].load();
@@ -611,7 +629,7 @@ impl<'p> Open<'p> {
             return Err(Closed::Drop(reason));
         }
         let mut open =
-            Open { peer, ring: far, ring_index: ring, n, start: tail, tail, head, locked: true, space: 0 };
+            Open { peer, ring: far, ring_index: ring, n, start: tail, tail, head, locked: true, space: 0, cpu: 0 };
         open.space = n - 1 - distance(n, head, tail);
         if open.space < CHUNK_SLOTS {
             open.look();
@@ -621,7 +639,9 @@ impl<'p> Open<'p> {
 
     /// Looks at how far the receiver has released.
     fn look(&mut self) {
-        let head = self.ring.shared.state.owner.hwcur.load();
+        let owner = &self.ring.shared.state.owner;
+        let head = owner.hwcur.load();
+        self.cpu = owner.cpu.load(Relaxed);
         if head < self.n {
             self.head = head;
             self.space = self.n - 1 - distance(self.n, head, self.tail);

@@ -1,10 +1,11 @@
 //! Work in another network namespace.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 /// Runs `work` in the network namespace that `netns` refers to, in a thread of its own that ends with the work,
 /// so that no thread of the caller is ever left in a foreign namespace. Sockets made by `work` stay in that
@@ -25,6 +26,26 @@ pub fn with_netns<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Sen
         let helper = thread::Builder::new().name("netns".into()).spawn_scoped(scope, move || {
             move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))?;
             Ok(work())
+        })?;
+        match helper.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// A new network namespace, which lives as long as the fd, or a process or interface in it.
+///
+/// Source: unshare(2), network_namespaces(7).
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN; ENOSPC at the limit of namespaces.
+pub fn new_netns() -> io::Result<OwnedFd> {
+    thread::scope(|scope| {
+        let helper = thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
+            // SAFETY: a new network namespace for this thread alone, which ends here; no table of files is concerned.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET)? };
+            Ok(File::open("/proc/thread-self/ns/net")?.into())
         })?;
         match helper.join() {
             Ok(result) => result,

@@ -284,6 +284,13 @@ impl FillRing {
         self.0.needs_wakeup()
     }
 
+    /// Addresses put on the ring so far, wrapping.
+    #[inline]
+    #[must_use]
+    pub fn producer_count(&self) -> u32 {
+        self.0.producer().load(Ordering::Acquire)
+    }
+
     /// Addresses that the kernel has not taken yet, oldest first. For collecting the buffers of a socket whose
     /// user died; the socket must be unbound or its ring idle, else the kernel takes some meanwhile.
     pub fn unread(&self) -> impl Iterator<Item = u64> + '_ {
@@ -300,6 +307,13 @@ impl CompRing {
     #[must_use]
     pub fn size(&self) -> u32 {
         self.0.size
+    }
+
+    /// Entries given back so far, wrapping.
+    #[inline]
+    #[must_use]
+    pub fn consumer_count(&self) -> u32 {
+        self.0.consumer().load(Ordering::Acquire)
     }
 
     /// How many addresses can be read.
@@ -346,6 +360,13 @@ impl RxRing {
     #[must_use]
     pub fn size(&self) -> u32 {
         self.0.size
+    }
+
+    /// Entries given back so far, wrapping.
+    #[inline]
+    #[must_use]
+    pub fn consumer_count(&self) -> u32 {
+        self.0.consumer().load(Ordering::Acquire)
     }
 
     /// How many descriptors can be read.
@@ -417,6 +438,20 @@ impl TxRing {
     #[must_use]
     pub fn needs_wakeup(&self) -> bool {
         self.0.needs_wakeup()
+    }
+
+    /// Descriptors submitted so far, wrapping.
+    #[inline]
+    #[must_use]
+    pub fn producer_count(&self) -> u32 {
+        self.0.producer().load(Ordering::Acquire)
+    }
+
+    /// Descriptors that the kernel has not taken.
+    #[inline]
+    #[must_use]
+    pub fn unsent_count(&self) -> u32 {
+        self.0.filled().0
     }
 
     /// True if the kernel has taken every descriptor. After `kick_tx` a remainder means: kick again, nothing

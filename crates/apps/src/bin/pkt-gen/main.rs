@@ -7,35 +7,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ringway_apps::addr::Mac;
+use ringway::Netmap;
 use ringway_apps::pktgen::clock::SystemClock;
-use ringway_apps::pktgen::device::{Backend, OpenError, OpenRequest};
-use ringway_apps::pktgen::memory::NullDevice;
+use ringway_apps::pktgen::service::Service;
 use ringway_apps::pktgen::{Host, run};
 use ringway_apps::units::{Output, stderr_log};
-
-/// Stands in for the service's client until there is one: opens nothing.
-struct NoService;
-
-impl Backend for NoService {
-    type Device = NullDevice<'static>;
-
-    fn open(&self, request: &OpenRequest) -> Result<Self::Device, OpenError> {
-        Err(OpenError(format!("{}: this build has no service; only -i null works", request.name)))
-    }
-
-    fn open_ring(&self, _: &Self::Device, request: &OpenRequest, _: u32) -> Result<Self::Device, OpenError> {
-        self.open(request)
-    }
-
-    fn mac(&self, _: &str) -> Option<Mac> {
-        None
-    }
-
-    fn mtu(&self, _: &str) -> io::Result<u32> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
 
 fn main() -> ExitCode {
     let cancel = Arc::new(AtomicBool::new(false));
@@ -53,5 +29,5 @@ fn main() -> ExitCode {
         cancel: &cancel,
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    ExitCode::from(run(std::env::args_os(), &NoService, host))
+    ExitCode::from(run(std::env::args_os(), &Service(Netmap::broker()), host))
 }

@@ -59,7 +59,7 @@ pub fn run(args: &PortsArgs) -> Result<(), Failure> {
         return print("no ports\n");
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(["port", "kind", "lease", "rings", "held by", "tx pps", "rx pps", "sent", "received", "drops"]);
     for l in &lines {
         table.add_row(row(l));

@@ -1,0 +1,190 @@
+//! The sending half.
+
+use super::report::{Final, Message};
+use super::{GenArgs, STAMP_OFS, TICK};
+use crate::Failure;
+use ringway::{Interest, Netmap, Port, SyncError, TxRing};
+use ringway_os::sys::{monotonic_nanos, process_cpu_nanos};
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// How a thread sends.
+pub struct Sender {
+    frames: Vec<Vec<u8>>,
+    batch: u32,
+    /// Nanoseconds between packets of this thread; 0: as fast as possible.
+    gap_ns: f64,
+    due_ns: f64,
+    next_frame: usize,
+    /// Slots that hold their frame already; those of a ring are filled once and sent again and again.
+    filled: u32,
+    rewrite: bool,
+    stamp: bool,
+}
+
+impl Sender {
+    /// What the options ask of one thread.
+    pub fn new(args: &GenArgs) -> Result<Self, Failure> {
+        let frames = args.frames()?;
+        let gap_ns = args.rate.map_or(0.0, |r| 1e9 * f64::from(args.threads) / r);
+        Ok(Sender {
+            // Slots keep their frames only if every lap around the ring brings the same ones.
+            rewrite: args.touch || args.latency || frames.len() > 1,
+            frames,
+            batch: args.batch,
+            gap_ns,
+            due_ns: 0.0,
+            next_frame: 0,
+            filled: 0,
+            stamp: args.latency,
+        })
+    }
+
+    /// Packets that may be sent now.
+    fn allowed(&mut self) -> u32 {
+        if self.gap_ns == 0.0 {
+            return self.batch;
+        }
+        let now = monotonic_nanos() as f64;
+        if self.due_ns == 0.0 {
+            self.due_ns = now;
+        }
+        let due = ((now - self.due_ns) / self.gap_ns).min(f64::from(self.batch)) as u32;
+        // Who falls behind by more than a batch does not catch up in a burst.
+        self.due_ns = (self.due_ns + f64::from(due) * self.gap_ns).max(now - f64::from(self.batch) * self.gap_ns);
+        due
+    }
+
+    /// Fills free slots and hands them over, without a sync. Returns packets.
+    #[inline]
+    pub fn fill(&mut self, tx: &mut TxRing<'_>, max: u32) -> u32 {
+        let buf_size = tx.buf_size();
+        if self.frames.iter().any(|f| f.len() > buf_size) {
+            return self.fill_long(tx, max);
+        }
+        if !self.rewrite && self.filled >= tx.num_slots() {
+            let len = self.frames[0].len() as u16;
+            return tx.fill(max, |slot| {
+                slot.set_len(len);
+                true
+            });
+        }
+        let mut next = self.next_frame;
+        let stamp = if self.stamp { monotonic_nanos() } else { 0 };
+        let sent = tx.fill(max, |slot| {
+            let frame = &self.frames[next];
+            let payload = slot.payload();
+            payload.copy_from(frame);
+            if self.stamp {
+                payload.store_u64(STAMP_OFS, stamp);
+            }
+            slot.set(frame.len() as u16, 0);
+            next = if next + 1 == self.frames.len() { 0 } else { next + 1 };
+            true
+        });
+        self.next_frame = next;
+        self.filled = self.filled.saturating_add(sent);
+        sent
+    }
+
+    /// Frames longer than a buffer: several slots each.
+    fn fill_long(&mut self, tx: &mut TxRing<'_>, max: u32) -> u32 {
+        let mut sent = 0;
+        while sent < max && tx.send(&self.frames[self.next_frame]) {
+            self.next_frame = (self.next_frame + 1) % self.frames.len();
+            sent += 1;
+        }
+        sent
+    }
+
+    /// Sends until `stop`. `count` has the packets handed over.
+    fn send(&mut self, port: &mut Port, stop: &AtomicBool, count: &AtomicU64) -> Result<(), SyncError> {
+        let mut total = 0;
+        while !stop.load(Relaxed) {
+            let allowed = self.allowed();
+            if allowed == 0 {
+                let wait = (self.due_ns + self.gap_ns - monotonic_nanos() as f64).max(0.0);
+                if wait > 60_000.0 {
+                    std::thread::sleep(Duration::from_nanos((wait - 50_000.0).min(1e7) as u64));
+                } else {
+                    std::hint::spin_loop();
+                }
+                continue;
+            }
+            let mut tx = port.tx(0);
+            let sent = self.fill(&mut tx, allowed);
+            if sent > 0 {
+                tx.sync()?;
+                total += u64::from(sent);
+                count.store(total, Relaxed);
+            } else {
+                drop(tx);
+                port.wait_for(Interest::TX, self.batch.min(64), Duration::from_millis(10))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens ring `i` of `n` of a port.
+pub fn open(netmap: &Netmap, name: &str, i: u16, n: u16) -> Result<Port, Failure> {
+    let builder = netmap.builder(name);
+    let builder = if n > 1 { builder.rings(n).ring(i) } else { builder };
+    Ok(builder.open()?)
+}
+
+/// Sets `stop` when the parent closes our standard input, or is gone.
+pub fn stop_with_parent(stop: &'static AtomicBool) {
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read(&mut [0; 1]);
+        stop.store(true, Relaxed);
+    });
+}
+
+/// The child that sends.
+pub fn run(args: &GenArgs) -> Result<(), Failure> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let netmap = Netmap::broker();
+    let mut parts = vec![];
+    for i in 0..args.threads {
+        parts.push((open(&netmap, &args.a, i, args.threads)?, Sender::new(args)?, AtomicU64::new(0)));
+    }
+    let before: Vec<_> = parts.iter().map(|(port, ..)| port.counters().tx).collect();
+    Message::Ready.say();
+    stop_with_parent(&STOP);
+    let (cpu, wall) = (process_cpu_nanos(), monotonic_nanos());
+    let counts: u64 = std::thread::scope(|scope| -> Result<u64, Failure> {
+        let mut threads = vec![];
+        let mut counts = vec![];
+        for (port, sender, count) in &mut parts {
+            let count: &AtomicU64 = count;
+            counts.push(count);
+            threads.push(scope.spawn(move || {
+                let result = sender.send(port, &STOP, count);
+                STOP.store(true, Relaxed);
+                result
+            }));
+        }
+        while !STOP.load(Relaxed) {
+            std::thread::park_timeout(TICK);
+            let packets = counts.iter().map(|c| c.load(Relaxed)).sum();
+            Message::Progress { packets }.say();
+        }
+        for t in threads {
+            t.join().map_err(|_| Failure::new("a sender panicked"))?.map_err(|e| Failure::new(format!("{}: {e}", args.a)))?;
+        }
+        Ok(counts.iter().map(|c| c.load(Relaxed)).sum())
+    })?;
+    let mut end = Final { packets: counts, wall_ns: monotonic_nanos() - wall, cpu_ns: process_cpu_nanos() - cpu, ..Final::default() };
+    for ((port, ..), old) in parts.iter().zip(before) {
+        let now = port.counters().tx;
+        end.bytes += now.bytes - old.bytes;
+        end.syncs += now.syncs - old.syncs;
+        for (name, n) in now.drops_by_name() {
+            *end.drops.entry(name.to_owned()).or_default() += n;
+        }
+    }
+    Message::Final(Box::new(end)).say();
+    Ok(())
+}
