@@ -12,7 +12,7 @@ use crate::wait::Waiter;
 use ringway_abi::{Errno, NR_EXCLUSIVE};
 use ringway_core::adapter::SyncFlags;
 use ringway_core::layout::{Dir, Geometry, region_bufs};
-use ringway_core::lease::{Endpoint, Grant};
+use ringway_core::lease::{GrantKind, Endpoint, Grant};
 use ringway_core::stats::Counters;
 use ringway_os::bytes::Bufs;
 use std::fmt;
@@ -141,6 +141,7 @@ impl Port {
     #[must_use]
     #[inline]
     pub fn get_tx(&mut self, i: usize) -> Option<TxRing<'_>> {
+        self.let_go_if_dead();
         let (context, tx, _) = self.end.split();
         Some(TxRing(View::new(tx.get_mut(i)?.parts(), context, &self.link, self.fixed)))
     }
@@ -149,6 +150,7 @@ impl Port {
     #[must_use]
     #[inline]
     pub fn get_rx(&mut self, i: usize) -> Option<RxRing<'_>> {
+        self.let_go_if_dead();
         let (context, _, rx) = self.end.split();
         Some(RxRing(View::new(rx.get_mut(i)?.parts(), context, &self.link, self.fixed)))
     }
@@ -182,6 +184,7 @@ impl Port {
     /// All rings bound here at a time. They may go to several threads (`std::thread::scope`); each syncs its own.
     #[must_use]
     pub fn rings(&mut self) -> (Vec<TxRing<'_>>, Vec<RxRing<'_>>) {
+        self.let_go_if_dead();
         let (context, tx, rx) = self.end.split();
         let (link, fixed) = (&self.link, self.fixed);
         let tx = tx.iter_mut().map(|r| TxRing(View::new(r.parts(), context, link, fixed))).collect();
@@ -223,7 +226,13 @@ impl Port {
 
     #[inline]
     fn sync(&mut self, dir: Dir, flags: SyncFlags) -> Result<(), SyncError> {
-        let me = self.link.enter()?;
+        let me = match self.link.enter() {
+            Ok(me) => me,
+            Err(e) => {
+                self.let_go_if_dead();
+                return Err(e);
+            }
+        };
         let (context, tx, rx) = self.end.split();
         let rings = if dir == Dir::Tx { tx } else { rx };
         let mut result = Ok(());
@@ -233,6 +242,23 @@ impl Port {
             result = result.and(settle(outcome, parts.handle, parts.index));
         }
         result
+    }
+
+    /// The broker is gone: the next one must find the queues of our interface free.
+    #[inline]
+    fn let_go_if_dead(&mut self) {
+        if self.link.is_dead() {
+            self.end.release_devices();
+        }
+    }
+
+    /// How an interface is reached: `xdp native copy`, `af_packet` and the like. None for other ports.
+    #[must_use]
+    pub fn nic_path(&self) -> Option<&'static str> {
+        match &self.grant().kind {
+            GrantKind::Nic(nic) => Some(nic.path.name()),
+            _ => None,
+        }
     }
 
     /// What was counted on the rings bound here.

@@ -150,10 +150,15 @@ impl RxRing<'_> {
     /// true. Returns how many.
     #[inline]
     pub fn drain(&mut self, max: u32, mut f: impl FnMut(&RxSlot<'_>) -> bool) -> u32 {
-        let max = max.min(self.len());
+        let bufs = self.0.bufs();
         let mut done = 0;
-        while done < max && self.slot(done).is_some_and(|s| f(&s)) {
-            done += 1;
+        'enough: for run in self.0.runs(max) {
+            for slot in run {
+                if !f(&RxSlot(SlotRef { slot, bufs }, NotSend::default())) {
+                    break 'enough;
+                }
+                done += 1;
+            }
         }
         self.release(done)
     }

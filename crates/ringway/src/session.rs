@@ -130,6 +130,12 @@ impl Link {
         if self.dead.load(Relaxed) { Err(SyncError::BrokerGone) } else { Ok(()) }
     }
 
+    /// True once the registry was found gone.
+    #[inline]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed)
+    }
+
     /// Looks whether the registry is there.
     pub fn check(&self) -> Result<(), SyncError> {
         if !self.dead.load(Relaxed) && self.backend.is_alive() {

@@ -176,10 +176,15 @@ impl TxRing<'_> {
     /// ```
     #[inline]
     pub fn fill(&mut self, max: u32, mut f: impl FnMut(&TxSlot<'_>) -> bool) -> u32 {
-        let max = max.min(self.space());
+        let bufs = self.0.bufs();
         let mut done = 0;
-        while done < max && self.slot(done).is_some_and(|s| f(&s)) {
-            done += 1;
+        'full: for run in self.0.runs(max) {
+            for slot in run {
+                if !f(&TxSlot(SlotRef { slot, bufs }, NotSend::default())) {
+                    break 'full;
+                }
+                done += 1;
+            }
         }
         self.advance(done)
     }

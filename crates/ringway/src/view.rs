@@ -257,6 +257,17 @@ impl<'p> View<'p> {
         Some(SlotRef { slot, bufs: self.bufs() })
     }
 
+    /// The first `k` slots of the window (at most all) in order, as two straight runs: up to the end of the ring, and from its start.
+    #[inline]
+    pub fn runs(&self, k: u32) -> [&[Slot]; 2] {
+        let k = k.min(self.avail);
+        let first = k.min(self.n - self.head);
+        // head < n and k < n, so neither is out of range; empty would be harmless.
+        let run =
+            |from: u32, len: u32| self.slots.get(from as usize..(from + len) as usize).unwrap_or_default();
+        [run(self.head, first), run(0, k - first)]
+    }
+
     /// How far slot `idx` of the ring lies in the window, if it does.
     #[inline]
     pub fn offset_of(&self, idx: u32) -> Option<u32> {

@@ -429,6 +429,7 @@ mod model {
             slots: u32,
             partial: bool,
             swap: bool,
+            told: bool,
         },
         SyncTx,
         SyncRx,
@@ -446,8 +447,8 @@ mod model {
 
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            4 => (1..4u32, any::<bool>(), any::<bool>())
-                .prop_map(|(slots, partial, swap)| Op::Put { slots, partial: partial && slots == 3, swap }),
+            4 => (1..4u32, any::<bool>(), any::<bool>(), any::<bool>())
+                .prop_map(|(slots, partial, swap, told)| Op::Put { slots, partial: partial && slots == 3, swap, told }),
             3 => Just(Op::SyncTx),
             3 => Just(Op::SyncRx),
             3 => (0..6u32, any::<u32>()).prop_map(|(max, swaps)| Op::Take { max, swaps }),
@@ -484,7 +485,7 @@ mod model {
             for op in ops {
                 let (tx, rx) = rings(&mut p);
                 match op {
-                    Op::Put { slots, partial, swap } => {
+                    Op::Put { slots, partial, swap, told } => {
                         let parts = slots.min(tx.avail());
                         for i in 0..parts {
                             let more = if partial || i + 1 < parts { NS_MOREFRAG } else { 0 };
@@ -493,7 +494,8 @@ mod model {
                             if swap {
                                 let mine = spare.pop_front().unwrap();
                                 spare.push_back(std::mem::replace(&mut idx, mine));
-                                flags |= NS_BUF_CHANGED;
+                                // A careless client does not say so.
+                                flags |= if told { NS_BUF_CHANGED } else { 0 };
                             }
                             number += 1;
                             tx.handle.ring.bufs.payload(idx).unwrap().store_u32(0, number);
@@ -528,7 +530,7 @@ mod model {
                             assert_eq!(frame.ptr, u64::from(got[i].0));
                             let k = rx.head();
                             let mut word = SlotWord::new(frame.buf_idx, 4, frame.flags);
-                            if swaps >> i & 1 == 1 {
+                            if swaps >> i & 5 == 5 {
                                 let mine = spare.pop_front().unwrap();
                                 spare.push_back(word.buf_idx());
                                 word = SlotWord::new(mine, 4, NS_BUF_CHANGED);

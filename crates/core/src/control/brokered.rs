@@ -88,6 +88,10 @@ impl Job {
             kring.rtail = kring.hwtail;
         }
         self.handle.save(&kring);
+        // The client's view of its counters; ours stay the ones that count.
+        for (ours, theirs) in self.handle.shared.state.counters.iter().zip(&public.counters) {
+            theirs.set(ours.get());
+        }
         public.ack.tail.store(kring.rtail, Relaxed);
         public.ack.acked.publish(ticket);
         for (ring, bell) in &self.wakes {

@@ -85,7 +85,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         "tx" => {
             let sent = tx(&mut port, number, 64)?;
             let c = port.counters().tx;
-            say(&format!("{sent} {} {}", c.delivered, c.all_drops()));
+            say(&format!("{sent} {} {} {}", c.delivered, c.all_drops(), c.extra_copies));
         }
         "rx" => {
             let (packets, jumps) = rx(&mut port, number)?;

@@ -124,6 +124,7 @@ fn s16_a_port_that_left_swallows_nothing_and_its_successor_inherits_nothing() {
     let switch = m[0].switch.clone();
     m[0].send(&frame(2, 0, 1));
     assert_eq!(received(&mut m), [vec![], vec![], vec![1]]);
+    m[2].set_hdr_len(12);
     switch.detach(&m[2]);
     m[0].send(&frame(2, 0, 2));
     assert_eq!(received(&mut m), [vec![], vec![2], vec![]], "to who is left");
