@@ -31,6 +31,13 @@ impl SlotWord {
         self.0 as u32
     }
 
+    /// True if the slot has no bytes.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
     /// Length in bytes.
     #[inline]
     #[must_use]

@@ -98,7 +98,6 @@ impl Netmap {
     }
 
     /// Describes a port to open.
-    #[must_use]
     pub fn builder(&self, name: &str) -> PortBuilder {
         PortBuilder::new(self.clone(), name)
     }

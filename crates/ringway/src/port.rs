@@ -12,7 +12,7 @@ use crate::wait::Waiter;
 use ringway_abi::{Errno, NR_EXCLUSIVE};
 use ringway_core::adapter::SyncFlags;
 use ringway_core::layout::{Dir, Geometry, region_bufs};
-use ringway_core::lease::{GrantKind, Endpoint, Grant};
+use ringway_core::lease::{Endpoint, Grant, GrantKind};
 use ringway_core::stats::Counters;
 use ringway_os::bytes::Bufs;
 use std::fmt;

@@ -7,9 +7,14 @@ use ringway_abi::{
     nmreq_register,
 };
 use ringway_core::lease::{Grant, PeerGrant, PeerSource};
+use ringway_core::pool::Shm;
+use ringway_os::mem::Map;
 use ringway_os::sys::monotonic_nanos;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use zerocopy::IntoBytes;
 
 /// One binding, seen from the port. Dropping it unbinds. Its methods are called from several threads, when a port's rings are
@@ -68,8 +73,27 @@ pub(crate) fn open_with_broker(
         ask_broker(&share.name, NETMAP_REQ_PORT_INFO_GET, info.as_mut_bytes())?;
         share_region(&mut req, info.nr_mem_id)?;
     }
-    let (session, grant) = Session::open(&spec.name, &req, spec.nic_mode.unwrap_or_default())?;
+    let (session, mut grant) = Session::open(&spec.name, &req, spec.nic_mode.unwrap_or_default())?;
+    one_map(&mut grant.region);
     Ok((Box::new(session), grant))
+}
+
+/// A file, and this process's map of it.
+type Mapped = ((u64, u64), Weak<Map>);
+
+/// Ports of one region see one map, so that they know each other's buffers: an index of one is the same address in the other.
+fn one_map(region: &mut Shm) {
+    static MAPS: Mutex<Vec<Mapped>> = Mutex::new(Vec::new());
+    let meta = region.memfd.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+    let Ok(file) = meta.map(|m| (m.dev(), m.ino())) else { return };
+    let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    // A map keeps its file, so that its number is not given to another (but after four thousand million files).
+    maps.retain(|(_, map)| map.strong_count() > 0);
+    let known = maps.iter().find(|(of, _)| *of == file).and_then(|(_, map)| map.upgrade());
+    match known {
+        Some(map) if map.len_bytes() == region.map.len_bytes() => region.map = map,
+        _ => maps.push((file, Arc::downgrade(&region.map))),
+    }
 }
 
 /// While a program only syncs, the broker is looked for this often.
@@ -115,6 +139,10 @@ impl Link {
 
     #[cold]
     fn look_at_clock(&self) -> Result<(), SyncError> {
+        if self.dead.load(Relaxed) {
+            // The countdown stays at its end: every later sync fails.
+            return Err(SyncError::BrokerGone);
+        }
         let now = monotonic_nanos();
         let since_look = now.saturating_sub(self.last_look.swap(now, Relaxed));
         // Aim at two looks in the time of one check.
@@ -127,7 +155,7 @@ impl Link {
             self.last_check.store(now, Relaxed);
             self.check()?;
         }
-        if self.dead.load(Relaxed) { Err(SyncError::BrokerGone) } else { Ok(()) }
+        Ok(())
     }
 
     /// True once the registry was found gone.
@@ -173,5 +201,58 @@ impl Backend for Session {
 
     fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(Session::hangup_fd(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringway_os::mem::Memfd;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    struct Mortal(Arc<AtomicBool>);
+
+    impl Backend for Mortal {
+        fn attachment(&self) -> Option<u32> {
+            Some(7)
+        }
+        fn peer(&self, _index: u8) -> Option<PeerGrant> {
+            None
+        }
+        fn is_alive(&self) -> bool {
+            self.0.load(SeqCst)
+        }
+        fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_broker_that_died_is_noticed_within_milliseconds_of_syncing_and_for_good() {
+        let alive = Arc::new(AtomicBool::new(true));
+        let link = Link::new(Box::new(Mortal(alive.clone())));
+        let start = monotonic_nanos();
+        while monotonic_nanos() < start + 3 * CHECK_NANOS {
+            assert_eq!(link.enter(), Ok(7));
+        }
+        alive.store(false, SeqCst);
+        while link.enter().is_ok() {}
+        alive.store(true, SeqCst);
+        for _ in 0..10 * MAX_STRIDE {
+            assert_eq!(link.enter(), Err(SyncError::BrokerGone));
+        }
+        assert_eq!(link.check(), Err(SyncError::BrokerGone));
+    }
+
+    #[test]
+    fn two_maps_of_one_file_become_one() {
+        let file = Memfd::create("region", 4096).unwrap();
+        let again = Memfd::adopt(file.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let mut shms = [file, again].map(|f| Shm::from_memfd(f).unwrap());
+        let mut other = Shm::create("other", 4096).unwrap();
+        assert!(!Arc::ptr_eq(&shms[0].map, &shms[1].map));
+        shms.iter_mut().for_each(one_map);
+        one_map(&mut other);
+        assert!(Arc::ptr_eq(&shms[0].map, &shms[1].map) && !Arc::ptr_eq(&shms[0].map, &other.map));
     }
 }

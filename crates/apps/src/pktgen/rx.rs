@@ -102,6 +102,13 @@ fn receive<R: Ring>(worker: &Worker<'_>, ring: &mut R, limit: u32, left: u64) ->
     got
 }
 
+/// Releases what was received last: the sender at the other end of a pipe waits for it.
+pub(super) fn give_back<D: Device>(worker: &Worker<'_>, device: &mut D) {
+    if let Err(error) = device.rxsync() {
+        dline!(worker.log, "receiver_body", "cannot sync: {error}");
+    }
+}
+
 /// The body of an `rx` thread.
 pub(super) fn receiver_body<D: Device>(worker: &Worker<'_>, device: &mut D) -> Result<(), Failed> {
     let config = worker.config;
@@ -140,5 +147,6 @@ pub(super) fn receiver_body<D: Device>(worker: &Worker<'_>, device: &mut D) -> R
         worker.progress(pkts, bytes, events);
     }
     worker.end(early);
+    give_back(worker, device);
     Ok(())
 }

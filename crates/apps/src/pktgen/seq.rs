@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::config::mask;
 use super::device::{Device, Events, NS_MOREFRAG, NS_REPORT, Ring};
-use super::rx::{IDLE, Next, service_slots, wait_first, wait_next};
+use super::rx::{IDLE, Next, give_back, service_slots, wait_first, wait_next};
 use super::tx::{Pace, flush};
 use super::worker::{Failed, Worker};
 use crate::traffic::{Frame, Stepper};
@@ -114,8 +114,8 @@ struct Expected {
     sequence: u32,
     /// Slots of the packet before; 0 before the first one.
     frags: u32,
-    /// Slots of the packet that is coming in, as `|len,flags`.
-    shown: String,
+    /// Lengths and flags of the first slots of the packet that is coming in.
+    shown: Vec<(u16, u16)>,
     slots: u32,
 }
 
@@ -147,8 +147,8 @@ impl Expected {
             self.sequence = found.wrapping_add(1);
         }
         self.slots += 1;
-        if self.slots as usize <= MAX_SHOWN {
-            let _ = write!(self.shown, "|{},{:x}", slot.len, slot.flags);
+        if self.shown.len() < MAX_SHOWN {
+            self.shown.push((slot.len, slot.flags));
         }
         if slot.flags & NS_MOREFRAG == 0 {
             self.end_packet(worker);
@@ -158,7 +158,11 @@ impl Expected {
     fn end_packet(&mut self, worker: &Worker<'_>) {
         let expected = if self.frags == 0 { worker.config.frags } else { self.frags };
         if self.slots != expected {
-            let (slots, shown) = (self.slots, &self.shown);
+            let slots = self.slots;
+            let mut shown = String::new();
+            for (len, flags) in &self.shown {
+                let _ = write!(shown, "|{len},{flags:x}");
+            }
             rdline!(
                 worker.log,
                 1,
@@ -217,5 +221,6 @@ pub(super) fn rxseq_body<D: Device>(worker: &Worker<'_>, device: &mut D) -> Resu
         worker.progress(pkts, bytes, events);
     }
     worker.end(early);
+    give_back(worker, device);
     Ok(())
 }

@@ -248,7 +248,7 @@ impl XdpTx {
         let mut len = 0;
         for i in 0..count {
             let word = handle.ring.slots[forward(n, first, i) as usize].load();
-            if handle.valid_buf(word) == 0 || u32::from(word.len()) > max || (count > 1 && word.len() == 0) {
+            if handle.valid_buf(word) == 0 || u32::from(word.len()) > max || (count > 1 && word.is_empty()) {
                 return Some(Drop::BadSlot);
             }
             len += u32::from(word.len());

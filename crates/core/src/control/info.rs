@@ -236,7 +236,7 @@ impl Registry {
     /// Every port, in the order of names. Of others' ports only the name.
     #[must_use]
     pub fn list(&self, who: Asker) -> Vec<PortInfo> {
-        let mut out: Vec<PortInfo> = self.ports.iter().map(|(id, _)| self.info(who, *id)).collect();
+        let mut out: Vec<PortInfo> = self.ports.keys().map(|id| self.info(who, *id)).collect();
         out.sort_by(|a, b| a.name.cmp(&b.name));
         out
     }
@@ -274,7 +274,7 @@ impl Registry {
         }
         info.mem_id = self.regions.get(&p.region).map_or(0, |r| r.mem_id);
         info.slots = (p.geometry.tx_slots, p.geometry.rx_slots);
-        if let (Kind::Vale { page, index, .. }, Ok(())) = (&p.kind, Ok::<(), ()>(()))
+        if let Kind::Vale { page, index, .. } = &p.kind
             && let Ok(page) = super::switches::view(page)
         {
             info.macs = mac_table::count(&page, *index);

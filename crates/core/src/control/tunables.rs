@@ -42,14 +42,10 @@ macro_rules! tunables {
 }
 
 tunables! {
-    /// 1: `ring->ts` is written only on rings that have NR_TIMESTAMP set.
-    no_timestamp = 0, true;
     /// Adapter of interfaces: 0 the best that works, 1 native only, 2 emulated only.
     admode = 0, true;
     /// Slots per ring of interfaces that do not tell.
     generic_ringsize = 1024, true;
-    /// Slots per forwarding batch; 0 or less: a switch takes packets and drops them.
-    bridge_batch = 1024, true;
     /// Switches.
     max_bridges = 8, false;
     /// Bytes of an interface record in the global region.

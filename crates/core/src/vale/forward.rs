@@ -742,6 +742,13 @@ impl<'p> Open<'p> {
         } else {
             drop_packets(state, Drop::Interrupted, tally.delivered.into());
             tally.delivered = 0;
+            // A late holder published under us and may have died before it said so: whoever locks next goes on
+            // from what the receiver sees.
+            let tail = self.ring.shared.state.producer.hwtail.load();
+            if tail < self.n {
+                line.tail.store(tail, Relaxed);
+                self.tail = tail;
+            }
         }
         count(state, tally);
         journal.generation.store(0, std::sync::atomic::Ordering::Release);

@@ -239,7 +239,7 @@ impl ValeTx {
     fn ethernet(&self, packet: &[SlotWord], hdr_len: u16, kring: &Kring<'_>) -> Result<(u64, u64), Drop> {
         let bufs = &kring.handle.ring.bufs;
         let first = packet[0];
-        if first.len() == 0 && first.flags() & NS_INDIRECT != 0 {
+        if first.is_empty() && first.flags() & NS_INDIRECT != 0 {
             return Err(Drop::Indirect);
         }
         if kring.handle.valid_buf(first) == 0 {
@@ -294,9 +294,9 @@ impl ValeTx {
             let id = a.min(b); // NONE is the largest.
             let packet = scratch.packets[usize::from(id)];
             if id == a {
-                a = packet.next
+                a = packet.next;
             } else {
-                b = packet.next
+                b = packet.next;
             }
             let slots = u32::from(packet.slots);
             if let (Some(open), None) = (&mut open, dropping)
@@ -334,7 +334,7 @@ fn copy_packet(kring: &Kring<'_>, open: &mut Open<'_>, words: &[SlotWord]) {
             return;
         };
         let more = if i + 1 < words.len() { u32::from(NS_MOREFRAG) } else { 0 };
-        let copied = word.len() == 0
+        let copied = word.is_empty()
             || bufs.copy_frame(word.buf_idx(), &open.peer.bufs, m.load(Relaxed), usize::from(word.len()));
         let len = if copied { u32::from(word.len()) } else { 0 };
         d.store(len | (count | more) << 16, Relaxed);
