@@ -72,7 +72,14 @@ impl Broker {
             let _ = stdout.read_to_string(&mut text);
             let _ = to_out.send(text);
         });
-        PktGen { line: line.to_owned(), child, lines, seen: Vec::new(), out, deadline: Instant::now() + LIMIT }
+        PktGen {
+            line: line.to_owned(),
+            child,
+            lines,
+            seen: Vec::new(),
+            out,
+            deadline: Instant::now() + LIMIT,
+        }
     }
 
     /// Starts a receiver, or whoever answers, and waits until its port is open.
@@ -96,7 +103,7 @@ struct PktGen {
     line: String,
     child: Child,
     lines: Receiver<String>,
-    /// D-lines so far, without time, function and line number.
+    /// Lines of stderr so far; D-lines without time, function and line number.
     seen: Vec<String>,
     out: Receiver<String>,
     deadline: Instant,
@@ -108,7 +115,7 @@ impl PktGen {
         let left = self.deadline.saturating_duration_since(Instant::now());
         match self.lines.recv_timeout(left) {
             Ok(line) => {
-                let text = line.splitn(4, ' ').nth(3).unwrap_or(&line).to_owned();
+                let text = d_line(&line).unwrap_or(&line).to_owned();
                 self.seen.push(text.clone());
                 Some(text)
             }
@@ -151,6 +158,12 @@ impl Drop for PktGen {
     }
 }
 
+/// The text of a D-line: `SSS.UUUUUU function [line] text`.
+fn d_line(line: &str) -> Option<&str> {
+    let (head, text) = line.split_once("] ")?;
+    head.split_once(' ')?.0.parse::<f64>().is_ok().then_some(text)
+}
+
 /// What a pkt-gen left behind.
 struct Finished {
     line: String,
@@ -190,17 +203,18 @@ impl Finished {
     }
 }
 
-/// True if `line` has the words of `pattern`, where `*` is any number, also one in parentheses or with a
-/// prefix of its unit (`Kpps` for `pps`).
+/// True if `line` has the words of `pattern`, where `*` is any number; units may have a prefix (`Kpps` for `pps`).
 fn fits(line: &str, pattern: &str) -> bool {
-    let is_number = |word: &str| word.trim_start_matches('(').parse::<f64>().is_ok();
+    let is_number = |word: &str| word.starts_with("0x") || word.parse::<f64>().is_ok();
     let same = |word: &str, wanted: &str| {
-        let scaled = wanted.trim_end_matches(['.', ')']).ends_with("ps") || wanted == "pkts";
+        let has_unit = wanted == "pkts" || wanted.starts_with("pps") || wanted.starts_with("bps");
         word == wanted
             || (wanted == "*" && is_number(word))
-            || (scaled && word.strip_prefix(['K', 'M', 'G']) == Some(wanted))
+            || (wanted == "(*" && word.strip_prefix('(').is_some_and(is_number))
+            || (has_unit && word.strip_prefix(['K', 'M', 'G', 'T']) == Some(wanted))
     };
-    let (words, wanted): (Vec<_>, Vec<_>) = (line.split_whitespace().collect(), pattern.split_whitespace().collect());
+    let words: Vec<_> = line.split_whitespace().collect();
+    let wanted: Vec<_> = pattern.split_whitespace().collect();
     words.len() == wanted.len() && words.iter().zip(wanted).all(|(word, wanted)| same(word, wanted))
 }
 
@@ -378,15 +392,12 @@ fn what_cannot_be_opened_is_told_in_a_line() {
         ("-i vale0:a-0 -p 2 -f tx", "vale0:a-0: binds only some rings"),
         ("-f nonsense -i vale0:a -n x", "bad option"),
     ] {
-        let program = broker.pkt_gen(line);
-        let program = program.finish();
+        let program = broker.pkt_gen(line).finish();
         program.assert_code(255);
         let whole = program.seen.join("\n");
-        assert!(program.seen.iter().any(|l| l.contains(want) || want.ends_with(l.as_str())), "{line}: {whole}");
+        assert!(whole.contains(want), "{line}: {whole}");
     }
-    let program = broker.pkt_gen("-i vale0:a/x -f rx");
-    let mut program = program;
-    program.wait_for("Ready...");
+    let program = broker.opened("-i vale0:a/x -f rx");
     let second = broker.pkt_gen("-i vale0:a -f rx -n 1").finish();
     second.assert_code(255);
     program.interrupt();

@@ -407,7 +407,8 @@ fn nic_driver(
         });
     }
     let layout = nic.path.umem(layout).map_err(|_| BadGrant)?;
-    let XskRings { fill, comp, rx, tx } = XskRings::map(socket.as_fd(), &queue.sizes).map_err(|_| BadGrant)?;
+    let XskRings { fill, comp, rx, tx } =
+        XskRings::map(socket.as_fd(), &queue.sizes).map_err(|_| BadGrant)?;
     Ok(match dir {
         Dir::Rx => Box::new(XdpRx { fill, rx, socket, layout }),
         Dir::Tx => Box::new(XdpTx { tx, comp, socket, layout, multi_slot: nic.multi_slot }),

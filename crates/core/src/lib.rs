@@ -10,14 +10,14 @@
 
 pub mod adapter;
 pub mod control;
-pub mod place;
 pub mod handover;
 pub mod kring;
-pub mod post;
 pub mod layout;
 pub mod lease;
 pub mod nic;
+pub mod place;
 pub mod pool;
+pub mod post;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod sim;
 pub mod stats;

@@ -308,14 +308,17 @@ impl NicDevice {
         slots: (u32, u32),
         spare: &mut Option<(XskSocket, bool)>,
     ) -> Result<(), Refusal> {
-        let refuse = |errno, text: String| Refusal::Path(ControlError::new(errno, format!("{}: {text}", path.name())));
+        let refuse =
+            |errno, text: String| Refusal::Path(ControlError::new(errno, format!("{}: {text}", path.name())));
         let buf_size = region.layout.bufs.objsize;
         let sizes = RingSizes::for_slots(slots.1, slots.0);
         let (ifindex, mtu) = (self.ifindex, self.mtu);
         let too_long = |max: u32| {
             refuse(
                 Errno::EINVAL,
-                format!("MTU {mtu} needs frames of more than {max} bytes; lower it, or raise tunable buf_size"),
+                format!(
+                    "MTU {mtu} needs frames of more than {max} bytes; lower it, or raise tunable buf_size"
+                ),
             )
         };
         if path == NicPath::Packet {
@@ -363,7 +366,8 @@ impl NicDevice {
                 None => bind(ifindex, index.into(), &umem, config, fits),
             };
             bound.map(|bound| {
-                let attached = if is_attached { Ok(None) } else { attach(ifindex, num_queues, mode).map(Some) };
+                let attached =
+                    if is_attached { Ok(None) } else { attach(ifindex, num_queues, mode).map(Some) };
                 (bound, attached)
             })
         });
@@ -471,7 +475,8 @@ fn os_errno(n: i32) -> Errno {
 }
 
 fn netns_refused(e: &io::Error) -> Refusal {
-    let text = format!("cannot enter the client's network namespace: {e}; the broker needs CAP_SYS_ADMIN for that");
+    let text =
+        format!("cannot enter the client's network namespace: {e}; the broker needs CAP_SYS_ADMIN for that");
     Refusal::Final(ControlError::new(os_errno(e.raw_os_error().unwrap_or(Errno::EIO.0)), text))
 }
 

@@ -108,7 +108,8 @@ impl Config {
     /// # Errors
     /// A line for people: which file, where, what.
     pub fn read(path: &Path) -> Result<Config, String> {
-        let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         let config: Config = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
         config.tunables().map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(config)
@@ -164,7 +165,9 @@ mod tests {
         assert!(c.admit.admits(77, 5) && c.limits.ports == 3 && c.limits.sessions == 2048);
         assert_eq!(c.tunables().unwrap().buf_num, 9);
         let c: Config = toml::from_str("admit = [3]").unwrap();
-        assert!(c.admit.admits(3, 5) && c.admit.admits(5, 5) && c.admit.admits(0, 5) && !c.admit.admits(4, 5));
+        assert!(
+            c.admit.admits(3, 5) && c.admit.admits(5, 5) && c.admit.admits(0, 5) && !c.admit.admits(4, 5)
+        );
         assert!(toml::from_str::<Config>("prots = 3").is_err());
         let c: Config = toml::from_str("[tunables]\nbufnum = 9").unwrap();
         assert!(c.tunables().unwrap_err().contains("bufnum"));

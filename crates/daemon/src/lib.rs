@@ -4,10 +4,10 @@
 //! which processes hold locks, [`listing`] tells what there is, [`start`] begins and ends a broker.
 #![forbid(unsafe_code)]
 
+mod attach;
 pub mod config;
 pub mod listing;
-mod attach;
-mod worker;
-mod session;
 mod server;
+mod session;
 pub mod start;
+mod worker;

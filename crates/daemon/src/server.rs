@@ -116,8 +116,9 @@ impl Server {
             let timeout = idle_since.map(|t| IDLE_BEFORE_END.saturating_sub(t.elapsed()));
             let got: Vec<(u64, EventFlags)> = self.epoll.wait(&mut events, timeout)?.to_vec();
             // The dead first: who asks for what they had must find it free.
-            let (ended, alive): (Vec<_>, Vec<_>) =
-                got.into_iter().partition(|(t, f)| t & 3 != SESSION || f.intersects(EventFlags::HUP | EventFlags::ERR));
+            let (ended, alive): (Vec<_>, Vec<_>) = got
+                .into_iter()
+                .partition(|(t, f)| t & 3 != SESSION || f.intersects(EventFlags::HUP | EventFlags::ERR));
             for (t, f) in ended.into_iter().chain(alive) {
                 self.event(t, f);
             }
@@ -172,7 +173,10 @@ impl Server {
             let refusal = if !self.config.admit.admits(uid, self.own_uid) {
                 Some((ringway_abi::Errno::EACCES, "this broker does not admit you (admit)".to_owned()))
             } else if mine >= self.config.limits.sessions {
-                Some((ringway_abi::Errno::EMFILE, format!("this user has {mine} descriptors open (limits.sessions)")))
+                Some((
+                    ringway_abi::Errno::EMFILE,
+                    format!("this user has {mine} descriptors open (limits.sessions)"),
+                ))
             } else {
                 None
             };
@@ -223,9 +227,14 @@ impl Server {
 
     /// Handles every hang-up that is already pending: unbinding looks synchronous to whoever asks next.
     pub(crate) fn reap_hangups(&mut self) {
-        let (ids, fds): (Vec<u64>, Vec<_>) = self.sessions.iter().map(|(id, s)| (*id, s.conn.as_fd())).unzip();
-        let gone: Vec<u64> =
-            ids.into_iter().zip(ringway_os::sys::hung_up(&fds)).filter(|(_, up)| *up).map(|(id, _)| id).collect();
+        let (ids, fds): (Vec<u64>, Vec<_>) =
+            self.sessions.iter().map(|(id, s)| (*id, s.conn.as_fd())).unzip();
+        let gone: Vec<u64> = ids
+            .into_iter()
+            .zip(ringway_os::sys::hung_up(&fds))
+            .filter(|(_, up)| *up)
+            .map(|(id, _)| id)
+            .collect();
         for id in gone {
             self.end_session(id);
         }
@@ -251,7 +260,9 @@ impl Server {
         // One that is gone left the epoll when it was closed.
         for (id, fd) in self.registry.monitors() {
             match self.epoll.add(fd, token(id, NETNS), EventFlags::IN) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => tracing::warn!("cannot watch interfaces: {e}"),
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    tracing::warn!("cannot watch interfaces: {e}")
+                }
                 _ => {}
             }
         }

@@ -106,7 +106,8 @@ impl Server {
                 let peer = wire::take::<wire::PeerAsk>(&mut &*body)
                     .map_err(|e| refuse(Errno::EPROTO, e.to_string()))
                     .and_then(|ask| {
-                        let index = u8::try_from(ask.index).map_err(|_| refuse(Errno::EINVAL, "no such index"))?;
+                        let index =
+                            u8::try_from(ask.index).map_err(|_| refuse(Errno::EINVAL, "no such index"))?;
                         self.registry.peer_grant(self.joinable(id, who)?, index)
                     });
                 let answer = peer.as_ref().map(peer_out);
@@ -162,7 +163,10 @@ impl Server {
         let channel = channel.ok_or_else(|| refuse(Errno::EPROTO, "no channel"))?;
         if self.attachments.count_of(creds.uid) >= self.config.limits.attachments {
             let max = self.config.limits.attachments;
-            return Err(refuse(Errno::EMFILE, format!("this user has {max} processes attached (limits.attachments)")));
+            return Err(refuse(
+                Errno::EMFILE,
+                format!("this user has {max} processes attached (limits.attachments)"),
+            ));
         }
         let pidfd = ringway_os::sys::pidfd_open(creds.pid)
             .map_err(|e| refuse(Errno::ENOENT, format!("cannot watch process {}: {e}", creds.pid)))?;
@@ -181,11 +185,15 @@ impl Server {
     /// The session's binding, if `who` may take part in it.
     fn joinable(&self, id: u64, who: Asker) -> Result<BindingId, ControlError> {
         let session = self.sessions.get(&id);
-        let binding = session.and_then(|s| s.binding).ok_or_else(|| refuse(Errno::ENXIO, "nothing is bound"))?;
+        let binding =
+            session.and_then(|s| s.binding).ok_or_else(|| refuse(Errno::ENXIO, "nothing is bound"))?;
         if session.is_some_and(|s| who.may(s.uid)) {
             return Ok(binding);
         }
-        Err(refuse(Errno::EACCES, "the descriptor was bound by another user; its rings are not lent across users yet"))
+        Err(refuse(
+            Errno::EACCES,
+            "the descriptor was bound by another user; its rings are not lent across users yet",
+        ))
     }
 
     fn control(&mut self, id: u64, creds: Creds, body: &[u8], reply: Conn) {
@@ -196,7 +204,8 @@ impl Server {
         let mut header = control.header;
         header.nr_name[NETMAP_REQ_IFNAMSIZ - 1] = 0;
         if rest.len() != body_size(header.nr_reqtype) {
-            return self.finish(reply, &Err(refuse(Errno::EINVAL, "the body has another size than its request")));
+            return self
+                .finish(reply, &Err(refuse(Errno::EINVAL, "the body has another size than its request")));
         }
         let Ok(name) = std::str::from_utf8(c_name(&header.nr_name)).map(str::to_owned) else {
             return self.finish(reply, &Err(refuse(Errno::EINVAL, "the name is not UTF-8")));
@@ -309,10 +318,9 @@ impl Server {
             }
             NETMAP_REQ_VALE_LIST => {
                 let mut b: nmreq_vale_list = read(body)?;
-                if let Some(found) = self.registry.vale_list(name, &mut b)? {
-                    if let Some(field) = c_name_field(&found) {
-                        header.nr_name = field;
-                    }
+                let found = self.registry.vale_list(name, &mut b)?;
+                if let Some(field) = found.as_deref().and_then(c_name_field) {
+                    header.nr_name = field;
                 }
                 Ok(b.as_bytes().to_vec())
             }
@@ -341,7 +349,10 @@ impl Server {
                 return Err(refuse(Errno::ENOENT, format!("there is no tunable {name}")));
             }
             if !Tunables::is_live(&name) {
-                return Err(refuse(Errno::EPERM, format!("{name} is read when the broker begins: set it in its file")));
+                return Err(refuse(
+                    Errno::EPERM,
+                    format!("{name} is read when the broker begins: set it in its file"),
+                ));
             }
             self.registry.tunables.set(&name, ask.value);
             tracing::info!("tunable {name} = {}", ask.value);

@@ -37,7 +37,11 @@ pub const READY: &str = "ready";
 pub fn run(args: &RunArgs, myself: &[&str]) -> Result<(), String> {
     let uid = ringway_os::sys::euid();
     let place = match &args.socket {
-        Some(socket) => Place { socket: std::path::absolute(socket).map_err(|e| e.to_string())?, startable: true, private: false },
+        Some(socket) => Place {
+            socket: std::path::absolute(socket).map_err(|e| e.to_string())?,
+            startable: true,
+            private: false,
+        },
         None => places(uid).into_iter().find(|p| p.startable).ok_or("no place for a socket")?,
     };
     if args.background {
@@ -48,7 +52,8 @@ pub fn run(args: &RunArgs, myself: &[&str]) -> Result<(), String> {
         None => Config::default(),
     };
     config.stay |= args.stay;
-    make_folder(&place, uid).map_err(|e| format!("cannot make the folder of {}: {e}", place.socket.display()))?;
+    make_folder(&place, uid)
+        .map_err(|e| format!("cannot make the folder of {}: {e}", place.socket.display()))?;
     let Some(_lock) = take_lock(&place.socket)? else {
         return if args.stay {
             Err(format!("a broker serves {} already", place.socket.display()))

@@ -80,7 +80,8 @@ fn work(shared: &Shared) {
         }
         idle = if busy { 0 } else { idle + 1 };
         let any = !jobs.list.is_empty();
-        let asleep = idle >= IDLE_ROUNDS && !jobs.list.iter().fold(false, |posted, j| j.announce_sleep() | posted);
+        let asleep =
+            idle >= IDLE_ROUNDS && !jobs.list.iter().fold(false, |posted, j| j.announce_sleep() | posted);
         drop(jobs);
         if asleep || !any {
             let limit = any.then_some(LOOK_AROUND);

@@ -186,7 +186,8 @@ impl Peer {
     /// # Errors
     /// What it says instead.
     pub fn start(mut command: Command) -> Result<Self, String> {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
         let out = BufReader::new(child.stdout.take().ok_or("no pipe")?);
         let mut peer = Peer { child, out };
         match peer.line().as_str() {

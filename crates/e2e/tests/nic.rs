@@ -65,9 +65,8 @@ fn udp_payload(frame: &[u8], port: u16) -> Option<&[u8]> {
 fn exchange(pair: &Pair, port: &mut Port, count: u32) {
     let socket = pair.b.run(|| UdpSocket::bind("10.77.0.2:7000").unwrap());
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    let body = |i: u32, len: usize| -> Vec<u8> {
-        (0..len).map(|k| (k as u32 ^ i.wrapping_mul(77)) as u8).collect()
-    };
+    let body =
+        |i: u32, len: usize| -> Vec<u8> { (0..len).map(|k| (k as u32 ^ i.wrapping_mul(77)) as u8).collect() };
     // From the host there to us.
     for i in 0..count {
         socket.send_to(&body(i, 20 + i as usize % 1400), "10.77.0.1:9000").unwrap();
@@ -123,6 +122,15 @@ fn start(test: &str, queues: u32) -> Option<(std::sync::MutexGuard<'static, ()>,
     Some((guard, pair, broker))
 }
 
+/// The broker sees a closed port a moment later.
+fn wait_for_no_program(pair: &Pair) {
+    let end = Instant::now() + Duration::from_secs(1);
+    while pair.xdp_on_a() != "" {
+        assert!(Instant::now() < end, "{}", pair.xdp_on_a());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn errno_of(result: Result<Port, ringway::OpenError>) -> (Errno, String) {
     match result {
         Ok(port) => panic!("{} opened", port.name()),
@@ -132,7 +140,9 @@ fn errno_of(result: Result<Port, ringway::OpenError>) -> (Errno, String) {
 
 #[test]
 fn datagrams_arrive_whole_both_ways_in_every_mode() {
-    let Some((_guard, pair, mut broker)) = start("datagrams_arrive_whole_both_ways_in_every_mode", 1) else { return };
+    let Some((_guard, pair, mut broker)) = start("datagrams_arrive_whole_both_ways_in_every_mode", 1) else {
+        return;
+    };
     for (name, path) in [
         ("netmap:va", "xdp native copy"),
         ("netmap:va@mode=copy", "xdp native copy"),
@@ -150,7 +160,7 @@ fn datagrams_arrive_whole_both_ways_in_every_mode() {
             let c = port.counters();
             assert!(c.tx.packets == 300 && c.tx.all_drops() == 0 && c.rx.packets >= 300, "{c:?}");
         });
-        assert_eq!(pair.xdp_on_a(), "", "{name} left something");
+        wait_for_no_program(&pair);
     }
     let (errno, text) = pair.a.run(|| errno_of(Netmap::broker().open("netmap:va@mode=zerocopy")));
     assert_eq!(errno, Errno::EOPNOTSUPP, "{text}");
@@ -195,7 +205,10 @@ fn a_sleeping_receiver_is_woken_by_a_frame() {
                 while port.tx(0).send(&frame) {
                     sent += 1;
                 }
-                assert!(port.wait(Interest::TX, Some(Duration::from_secs(2))).unwrap().tx, "{name}: no room, {sent}");
+                assert!(
+                    port.wait(Interest::TX, Some(Duration::from_secs(2))).unwrap().tx,
+                    "{name}: no room, {sent}"
+                );
             }
         });
     }
@@ -231,7 +244,7 @@ fn one_queue_leaves_the_others_to_the_host() {
         assert_ne!(pair.xdp_on_a(), "");
         drop(other);
     });
-    assert_eq!(pair.xdp_on_a(), "");
+    wait_for_no_program(&pair);
 }
 
 /// Two veth pairs, and a program between them that swaps buffers: the two hosts hear and see each other.
@@ -240,7 +253,10 @@ fn a_bridge_of_two_interfaces_carries_ping_and_bulk_tcp() {
     const TEST: &str = "a_bridge_of_two_interfaces_carries_ping_and_bulk_tcp";
     let Some((_guard, pair, _broker)) = start(TEST, 1) else { return };
     let Some(far) = Ns::new(TEST) else { return };
-    pair.a.sh(&format!("ip addr flush dev va; ip link add vc type veth peer name vd; ip link set vd netns {}", far.path()));
+    pair.a.sh(&format!(
+        "ip addr flush dev va; ip link add vc type veth peer name vd; ip link set vd netns {}",
+        far.path()
+    ));
     pair.a.sh("ip link set vc up");
     far.sh("ip addr add 10.77.0.1/24 dev vd; ip link set vd up; ethtool -K vd tx off");
     pair.b.sh("ethtool -K vb tx off; ip neigh flush all; ip neigh del 10.77.0.1 dev vb || true");
@@ -250,8 +266,9 @@ fn a_bridge_of_two_interfaces_carries_ping_and_bulk_tcp() {
             pair.a.run(|| {
                 let mut ends = ["netmap:va", "netmap:vc"].map(|n| Netmap::broker().open(n).unwrap());
                 while !stop.load(Ordering::Relaxed) {
-                    let [x, y] = &mut ends;
-                    for (from, to) in [(&mut *x, &mut *y), (y, x)] {
+                    for i in 0..2 {
+                        let [x, y] = &mut ends;
+                        let (from, to) = if i == 0 { (x, y) } else { (y, x) };
                         from.rxsync().unwrap();
                         let (mut rx, mut tx) = (from.rx(0), to.tx(0));
                         let _ = tx.forward(&mut rx, u32::MAX).unwrap();
@@ -475,11 +492,7 @@ fn what_is_killed_leaves_the_interface_as_it_was() {
     let Some((_guard, pair, mut broker)) = start(TEST, 1) else { return };
     let before = pair.a.sh("ip -d link show va");
     let is_as_before = || {
-        let end = Instant::now() + Duration::from_secs(1);
-        while pair.xdp_on_a() != "" {
-            assert!(Instant::now() < end, "{}", pair.xdp_on_a());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for_no_program(&pair);
         assert_eq!(pair.a.sh("ip -d link show va"), before);
     };
     for i in 0..10 {
@@ -520,7 +533,8 @@ fn buffers_return_to_a_region_that_lives_on() {
     broker.restart("[tunables]\nbuf_num = 4160");
     let mut keeper = other.a.run(|| Netmap::broker().open("netmap:va").unwrap());
     for i in 0..25 {
-        let mut port = pair.a.run(|| Netmap::broker().open("netmap:va").unwrap_or_else(|e| panic!("{i}: {e}")));
+        let mut port =
+            pair.a.run(|| Netmap::broker().open("netmap:va").unwrap_or_else(|e| panic!("{i}: {e}")));
         exchange(&pair, &mut port, 100);
         // Some frames stay where they are.
         let socket = pair.b.run(|| UdpSocket::bind("10.77.0.2:0").unwrap());
@@ -532,4 +546,68 @@ fn buffers_return_to_a_region_that_lives_on() {
         }
     }
     exchange(&other, &mut keeper, 100);
+}
+
+/// Not a test: how long opening takes, and packets per second. `cargo test --release --test nic -- --ignored --nocapture figures`.
+#[test]
+#[ignore = "prints figures"]
+fn figures() {
+    const SECONDS: f64 = 1.0;
+    let Some((_guard, pair, _broker)) = start("figures", 1) else { return };
+    let mut opened: Vec<Duration> = (0..9)
+        .map(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            let begin = Instant::now();
+            let port = pair.a.run(|| Netmap::broker().open("netmap:va").unwrap());
+            let time = begin.elapsed();
+            drop(port);
+            time
+        })
+        .collect();
+    opened.sort();
+    println!("open: median {:?}, worst {:?}", opened[4], opened[8]);
+    std::thread::sleep(Duration::from_millis(200));
+    for (from, to) in [("copy", "copy"), ("generic", "generic"), ("packet", "packet")] {
+        for len in [60, 1514] {
+            let mut tx = pair.a.run(|| Netmap::broker().open(&format!("netmap:va@mode={from}")).unwrap());
+            let frame = udp_frame(7000, &vec![1; len - 42]);
+            let mut send = |time: f64| {
+                let begin = Instant::now();
+                let mut sent = 0u64;
+                let mut prepared = std::collections::HashSet::new();
+                while begin.elapsed().as_secs_f64() < time {
+                    let mut ring = tx.tx(0);
+                    sent += u64::from(ring.fill(256, |slot| {
+                        if prepared.insert(slot.buf_idx()) {
+                            slot.payload().copy_from(&frame);
+                        }
+                        slot.set(len as u16, 0);
+                        true
+                    }));
+                    ring.sync().unwrap();
+                }
+                sent as f64 / begin.elapsed().as_secs_f64() / 1e6
+            };
+            let alone = send(SECONDS);
+            let mut rx = pair.b.run(|| Netmap::broker().open(&format!("netmap:vb@mode={to}")).unwrap());
+            let stop = AtomicBool::new(false);
+            let (sent, received) = std::thread::scope(|s| {
+                let receiver = s.spawn(|| {
+                    let (mut got, begin) = (0u64, Instant::now());
+                    while !stop.load(Ordering::Relaxed) {
+                        rx.rxsync().unwrap();
+                        got += u64::from(rx.rx(0).drain(u32::MAX, |_| true));
+                    }
+                    got as f64 / begin.elapsed().as_secs_f64() / 1e6
+                });
+                let sent = send(SECONDS);
+                stop.store(true, Ordering::Relaxed);
+                (sent, receiver.join().unwrap())
+            });
+            println!("{from} {len} B: tx alone {alone:.2} Mpps; tx {sent:.2}, rx {received:.2} Mpps");
+            drop(rx);
+            drop(tx);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }

@@ -53,7 +53,12 @@ fn every_packet_is_received_or_counted_on_a_switch_and_none_is_lost_on_a_pipe() 
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let list = broker.json(&["ports", "--interval", "0"]);
-            let port = list.as_array().unwrap().iter().find(|p| p["name"] == b.trim_start_matches("netmap:")).cloned();
+            let port = list
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|p| p["name"] == b.trim_start_matches("netmap:"))
+                .cloned();
             let got = port.map_or(0, |p| p["rx"]["packets"].as_u64().unwrap());
             if got == want {
                 break;
@@ -138,7 +143,10 @@ fn survivors_go_on_whoever_is_killed() {
         let before = received(&name);
         let deadline = Instant::now() + Duration::from_secs(2);
         while received(&name) == before {
-            assert!(Instant::now() < deadline, "after kill {kill} of {victim} nothing arrives (seed {seed:#x})");
+            assert!(
+                Instant::now() < deadline,
+                "after kill {kill} of {victim} nothing arrives (seed {seed:#x})"
+            );
         }
         peers[slot(victim)] = start(victim);
     }
@@ -254,11 +262,16 @@ fn a_public_switch_carries_packets_between_users() {
     let rx = Peer::start(shared_peer(&broker, &["rx", "vale0:b"], 1001)).expect("receiver");
     let own = Peer::start(shared_peer(&broker, &["tx", "vale0:a"], 1001)).expect("sender of the same user");
     assert_eq!(lease(&broker), "direct");
-    let tx = Peer::start(shared_peer(&broker, &["tx", "vale0:c", "20000"], 1002)).expect("sender of another user");
+    let tx =
+        Peer::start(shared_peer(&broker, &["tx", "vale0:c", "20000"], 1002)).expect("sender of another user");
     let sent = tx.result();
     assert_eq!((sent[0], sent[1] + sent[2]), (20_000, 20_000 + sent[3]));
     let own = own.finish();
-    assert_eq!(own[0] + own[3], own[1] + own[2], "of the first sender's packets some were neither delivered nor counted");
+    assert_eq!(
+        own[0] + own[3],
+        own[1] + own[2],
+        "of the first sender's packets some were neither delivered nor counted"
+    );
     assert_eq!(lease(&broker), "direct");
     assert!(rx.finish()[0] > 0);
 }

@@ -151,7 +151,8 @@ pub fn try_lock_file(file: impl AsFd) -> io::Result<()> {
 #[must_use]
 pub fn hung_up(fds: &[BorrowedFd<'_>]) -> Vec<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::empty())).collect();
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::empty())).collect();
     let _ = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     polled.iter().map(|p| p.revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)).collect()
 }
@@ -190,7 +191,9 @@ impl ForkWord {
     pub fn new() -> io::Result<Self> {
         let map = crate::mem::Map::anonymous(crate::mem::page_size())?;
         // SAFETY: advice on our own whole private anonymous mapping.
-        unsafe { rustix::mm::madvise(map.as_ptr().cast(), map.len_bytes(), rustix::mm::Advice::LinuxWipeOnFork)? };
+        unsafe {
+            rustix::mm::madvise(map.as_ptr().cast(), map.len_bytes(), rustix::mm::Advice::LinuxWipeOnFork)?
+        };
         let word = crate::mem::SharedRef::new(&map, 0).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(ForkWord { word })
     }

@@ -6,7 +6,9 @@
 
 use crate::error::OpenError;
 use ringway_abi::wire::{self, Kind};
-use ringway_abi::{Errno, NETMAP_API, NETMAP_REQ_REGISTER, NicMode, c_name_field, nmreq_header, nmreq_register};
+use ringway_abi::{
+    Errno, NETMAP_API, NETMAP_REQ_REGISTER, NicMode, c_name_field, nmreq_header, nmreq_register,
+};
 use ringway_core::handover::{grant_in, peer_in};
 use ringway_core::lease::{Grant, PeerGrant};
 use ringway_core::place::{self, Place};

@@ -13,6 +13,7 @@ use ringway_abi::{
 use ringway_core::control::{Asker, BindingId, PortInfo, Registry, Tunables};
 use ringway_core::kring::BROKER;
 use ringway_core::lease::{Grant, PeerGrant};
+use ringway_core::nic::NicRequest;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -186,6 +187,8 @@ impl Binding {
             let mem_id = region_of(&mut registry, share)?;
             share_region(&mut req, mem_id)?;
         }
+        let mode = spec.nic_mode.unwrap_or_default();
+        registry.ask_from(NicRequest { mode, ..NicRequest::default() });
         let id = registry.register(OWNER, &spec.name, &req)?;
         let grant = registry.grant(id);
         drop(registry);

@@ -59,7 +59,8 @@ impl RingDriver for PacketRx {
                     bufs[i as usize] = payload.slice(0, usize::from(u16::MAX));
                 }
             }
-            let received = self.socket.recv_batch(&bufs[..room as usize], &mut got).map_err(|e| failed(&e))?;
+            let received =
+                self.socket.recv_batch(&bufs[..room as usize], &mut got).map_err(|e| failed(&e))?;
             for frame in &got[..received] {
                 let slot = &handle.ring.slots[kring.hwtail as usize];
                 let word = slot.load();
@@ -104,7 +105,8 @@ impl RingDriver for PacketTx {
             while at != kring.rhead && count < BATCH {
                 let word = handle.ring.slots[at as usize].load();
                 let payload = handle.ring.bufs.payload(handle.valid_buf(word));
-                let payload = payload.filter(|p| usize::from(word.len()) <= p.len() && handle.valid_buf(word) != 0);
+                let payload =
+                    payload.filter(|p| usize::from(word.len()) <= p.len() && handle.valid_buf(word) != 0);
                 fault = if payload.is_none() {
                     Some(Drop::BadSlot)
                 } else {

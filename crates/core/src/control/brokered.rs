@@ -127,7 +127,9 @@ impl Registry {
         for b in self.bindings.values() {
             users.entry(b.port).or_default().insert(b.uid);
         }
-        let of = |ids: &[PortId]| -> BTreeSet<u32> { ids.iter().filter_map(|i| users.get(i)).flatten().copied().collect() };
+        let of = |ids: &[PortId]| -> BTreeSet<u32> {
+            ids.iter().filter_map(|i| users.get(i)).flatten().copied().collect()
+        };
         let mut mixed = Mixed::default();
         for (i, switch) in self.switches.iter().enumerate() {
             let ports: Vec<PortId> = switch.iter().flat_map(|s| s.ports.values().copied()).collect();
@@ -364,7 +366,9 @@ fn copy_ring(from: &RingShared, to: &RingShared) {
     let (a, b) = (&*from.state, &*to.state);
     b.producer.hwtail.set(a.producer.hwtail.load());
     b.owner.hwcur.set(a.owner.hwcur.load());
-    for (x, y) in [(&a.sync.rhead, &b.sync.rhead), (&a.sync.rcur, &b.sync.rcur), (&a.sync.rtail, &b.sync.rtail)] {
+    for (x, y) in
+        [(&a.sync.rhead, &b.sync.rhead), (&a.sync.rcur, &b.sync.rcur), (&a.sync.rtail, &b.sync.rtail)]
+    {
         y.store(x.load(Relaxed), Relaxed);
     }
     for (x, y) in a.counters.iter().zip(&b.counters) {

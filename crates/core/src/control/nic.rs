@@ -59,8 +59,13 @@ impl Registry {
             Err(e) => {
                 let text = format!("cannot look for interface {name}: {e}");
                 let permission = e.kind() == io::ErrorKind::PermissionDenied;
-                let hint = if permission { "; the broker needs CAP_SYS_ADMIN to enter the client's network namespace" } else { "" };
-                let errno = if permission { Errno::EPERM } else { Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)) };
+                let hint = if permission {
+                    "; the broker needs CAP_SYS_ADMIN to enter the client's network namespace"
+                } else {
+                    ""
+                };
+                let errno =
+                    if permission { Errno::EPERM } else { Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)) };
                 return Err(ControlError::new(errno, text + hint));
             }
         };
@@ -165,7 +170,10 @@ impl Registry {
             && path != NicPath::Packet
         {
             let fail = |e: &dyn std::fmt::Display| {
-                ControlError::new(Errno::ENOMEM, format!("{}: cannot give buffers to the kernel: {e}", nic.name))
+                ControlError::new(
+                    Errno::ENOMEM,
+                    format!("{}: cannot give buffers to the kernel: {e}", nic.name),
+                )
             };
             let umem = path.umem(&layout).map_err(|e| fail(&e))?;
             let mut rings = XskRings::map(socket.as_fd(), &sizes).map_err(|e| fail(&e))?;
@@ -219,8 +227,11 @@ impl Registry {
             // A slot keeps its buffer, or none was ever given away.
             return handles.iter().flatten().flat_map(|h| -> Vec<u32> { all(h) }).collect();
         };
-        let Ok(entry) = self.ports.get(&id).ok_or_else(gone).and_then(|p| self.region_of(p)) else { return vec![] };
-        let Some((umem, rings)) = path.umem(&entry.region.layout).ok().zip(XskRings::map(socket.as_fd(), &sizes).ok())
+        let Ok(entry) = self.ports.get(&id).ok_or_else(gone).and_then(|p| self.region_of(p)) else {
+            return vec![];
+        };
+        let Some((umem, rings)) =
+            path.umem(&entry.region.layout).ok().zip(XskRings::map(socket.as_fd(), &sizes).ok())
         else {
             return vec![];
         };

@@ -628,8 +628,18 @@ impl<'p> Open<'p> {
             line.lock.unlock(me);
             return Err(Closed::Drop(reason));
         }
-        let mut open =
-            Open { peer, ring: far, ring_index: ring, n, start: tail, tail, head, locked: true, space: 0, cpu: 0 };
+        let mut open = Open {
+            peer,
+            ring: far,
+            ring_index: ring,
+            n,
+            start: tail,
+            tail,
+            head,
+            locked: true,
+            space: 0,
+            cpu: 0,
+        };
         open.space = n - 1 - distance(n, head, tail);
         if open.space < CHUNK_SLOTS {
             open.look();

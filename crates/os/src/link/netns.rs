@@ -1,7 +1,7 @@
 //! Work in another network namespace.
 
-use std::io;
 use std::fs::File;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::thread;
 

@@ -60,7 +60,9 @@ pub fn run(args: &PortsArgs) -> Result<(), Failure> {
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["port", "kind", "lease", "rings", "held by", "tx pps", "rx pps", "sent", "received", "drops"]);
+    table.set_header([
+        "port", "kind", "lease", "rings", "held by", "tx pps", "rx pps", "sent", "received", "drops",
+    ]);
     for l in &lines {
         table.add_row(row(l));
     }

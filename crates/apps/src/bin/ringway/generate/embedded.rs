@@ -41,7 +41,15 @@ pub fn run(args: &GenArgs) -> Result<Summary, Failure> {
     let tx = a.counters().tx;
     let drops = tx.drops_by_name().map(|(n, v)| (n.to_owned(), v)).collect();
     // One thread did both: half of its time is said for each.
-    let sent = Final { packets: sent, bytes: tx.bytes, cpu_ns: cpu_ns / 2, wall_ns, syncs: tx.syncs, drops, ..Final::default() };
+    let sent = Final {
+        packets: sent,
+        bytes: tx.bytes,
+        cpu_ns: cpu_ns / 2,
+        wall_ns,
+        syncs: tx.syncs,
+        drops,
+        ..Final::default()
+    };
     let received = Final {
         packets: got.packets,
         bytes: got.bytes,

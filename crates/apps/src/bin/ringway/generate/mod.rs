@@ -94,9 +94,12 @@ impl GenArgs {
     /// The frames to send.
     fn frames(&self) -> Result<Vec<Vec<u8>>, Failure> {
         if let Some(path) = &self.pcap {
-            let file = std::fs::File::open(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+            let file =
+                std::fs::File::open(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
             let mut out = vec![];
-            for frame in Reader::new(BufReader::new(file)).map_err(|e| Failure::new(format!("{}: {e}", path.display())))? {
+            for frame in Reader::new(BufReader::new(file))
+                .map_err(|e| Failure::new(format!("{}: {e}", path.display())))?
+            {
                 let frame = frame.map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
                 if frame.link_type != LINK_ETHERNET {
                     return Err(Failure::new(format!("{}: not frames of Ethernet", path.display())));
@@ -130,7 +133,8 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
         None => {}
     }
     let summary = if args.embedded { embedded::run(args)? } else { parent(args)? };
-    let text = if args.json { format!("{}\n", serde_json::to_string_pretty(&summary)?) } else { summary.table() };
+    let text =
+        if args.json { format!("{}\n", serde_json::to_string_pretty(&summary)?) } else { summary.table() };
     print(&text)?;
     if summary.received == 0 {
         return Err(Failure::nothing("nothing was received"));
@@ -272,7 +276,12 @@ impl Live {
             return;
         }
         let rate = |n: u64, old: u64| n.saturating_sub(old) as f64 / seconds / 1e6;
-        eprint!("\r{:6.1} s   sent {:8.2} Mpps   received {:8.2} Mpps ", now.as_secs_f64(), rate(tx, old_tx), rate(rx, old_rx));
+        eprint!(
+            "\r{:6.1} s   sent {:8.2} Mpps   received {:8.2} Mpps ",
+            now.as_secs_f64(),
+            rate(tx, old_tx),
+            rate(rx, old_rx)
+        );
         let _ = std::io::stderr().flush();
         self.last = (now, tx, rx);
     }

@@ -123,7 +123,10 @@ impl Summary {
         row("lost", if why.is_empty() { "0".into() } else { format!("{total} ({})", why.join(", ")) });
         row("rate", format!("{:.2} Mpps, {:.2} Gb/s", self.mpps, self.gbps));
         let both = self.tx_cpu_ns + self.rx_cpu_ns;
-        row("CPU per packet", format!("{:.1} ns sending + {:.1} ns receiving = {both:.1} ns", self.tx_cpu_ns, self.rx_cpu_ns));
+        row(
+            "CPU per packet",
+            format!("{:.1} ns sending + {:.1} ns receiving = {both:.1} ns", self.tx_cpu_ns, self.rx_cpu_ns),
+        );
         row("batch", format!("{:.1} packets per sync", self.tx_batch));
         for (name, ns) in &self.latency_ns {
             row(&format!("latency {name}"), format!("{:.2} us", *ns as f64 / 1e3));

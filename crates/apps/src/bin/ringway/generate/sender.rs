@@ -52,7 +52,8 @@ impl Sender {
         }
         let due = ((now - self.due_ns) / self.gap_ns).min(f64::from(self.batch)) as u32;
         // Who falls behind by more than a batch does not catch up in a burst.
-        self.due_ns = (self.due_ns + f64::from(due) * self.gap_ns).max(now - f64::from(self.batch) * self.gap_ns);
+        self.due_ns =
+            (self.due_ns + f64::from(due) * self.gap_ns).max(now - f64::from(self.batch) * self.gap_ns);
         due
     }
 
@@ -172,11 +173,18 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
             Message::Progress { packets }.say();
         }
         for t in threads {
-            t.join().map_err(|_| Failure::new("a sender panicked"))?.map_err(|e| Failure::new(format!("{}: {e}", args.a)))?;
+            t.join()
+                .map_err(|_| Failure::new("a sender panicked"))?
+                .map_err(|e| Failure::new(format!("{}: {e}", args.a)))?;
         }
         Ok(counts.iter().map(|c| c.load(Relaxed)).sum())
     })?;
-    let mut end = Final { packets: counts, wall_ns: monotonic_nanos() - wall, cpu_ns: process_cpu_nanos() - cpu, ..Final::default() };
+    let mut end = Final {
+        packets: counts,
+        wall_ns: monotonic_nanos() - wall,
+        cpu_ns: process_cpu_nanos() - cpu,
+        ..Final::default()
+    };
     for ((port, ..), old) in parts.iter().zip(before) {
         let now = port.counters().tx;
         end.bytes += now.bytes - old.bytes;
