@@ -10,6 +10,7 @@ use crate::adapter::packet::BATCH;
 use crate::control::ControlError;
 use crate::layout::RegionLayout;
 use crate::pool::Region;
+use crate::stats::{Counters, Drop};
 use ringway_abi::{Errno, NicMode};
 use ringway_os::bpf::{BpfError, XdpLink, XdpProgram, XskMap};
 use ringway_os::link::{Link, XdpMode, with_netns};
@@ -257,6 +258,15 @@ impl NicDevice {
     pub fn queue(&self, index: u16) -> Option<(&OwnedFd, RingSizes)> {
         let q = self.queues.get(usize::from(index))?.as_ref()?;
         Some((&q.socket, q.sizes))
+    }
+
+    /// Adds what the kernel dropped before it reached the RX ring, since the queue was opened.
+    pub fn add_kernel_drops(&self, index: u16, counters: &mut Counters) {
+        let Some((socket, _)) = self.queue(index).filter(|_| self.path != Some(NicPath::Packet)) else { return };
+        if let Ok(s) = ringway_os::xdp::statistics(socket) {
+            counters.add_drops(Drop::ReceiverFull, s.rx_ring_full + s.rx_fill_ring_empty_descs);
+            counters.add_drops(Drop::Device, s.rx_dropped);
+        }
     }
 
     fn has_open_queue(&self) -> bool {

@@ -167,6 +167,13 @@ impl Counters {
         }
     }
 
+    /// Adds packets that somebody else dropped.
+    pub fn add_drops(&mut self, reason: Drop, n: u64) {
+        if let Some(i) = Drop::ALL.iter().position(|d| *d == reason) {
+            self.drops[i] = self.drops[i].wrapping_add(n);
+        }
+    }
+
     /// Packets dropped for one reason.
     #[must_use]
     pub fn dropped(&self, reason: Drop) -> u64 {

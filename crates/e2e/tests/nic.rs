@@ -570,10 +570,12 @@ fn figures() {
     for (from, to) in [("copy", "copy"), ("generic", "generic"), ("packet", "packet")] {
         for len in [60, 1514] {
             let mut tx = pair.a.run(|| Netmap::broker().open(&format!("netmap:va@mode={from}")).unwrap());
-            let frame = udp_frame(7000, &vec![1; len - 42]);
+            // Of a type that no host cares for.
+            let mut frame = udp_frame(7000, &vec![1; len - 42]);
+            frame[12..14].copy_from_slice(&[0x88, 0xb5]);
             let mut send = |time: f64| {
                 let begin = Instant::now();
-                let mut sent = 0u64;
+                let (mut sent, cpu) = (0u64, ringway_os::sys::thread_cpu_nanos());
                 let mut prepared = std::collections::HashSet::new();
                 while begin.elapsed().as_secs_f64() < time {
                     let mut ring = tx.tx(0);
@@ -586,25 +588,27 @@ fn figures() {
                     }));
                     ring.sync().unwrap();
                 }
-                sent as f64 / begin.elapsed().as_secs_f64() / 1e6
+                let cpu = ringway_os::sys::thread_cpu_nanos() - cpu;
+                format!("{:.2} Mpps ({} ns)", sent as f64 / begin.elapsed().as_secs_f64() / 1e6, cpu / sent)
             };
             let alone = send(SECONDS);
             let mut rx = pair.b.run(|| Netmap::broker().open(&format!("netmap:vb@mode={to}")).unwrap());
             let stop = AtomicBool::new(false);
             let (sent, received) = std::thread::scope(|s| {
                 let receiver = s.spawn(|| {
-                    let (mut got, begin) = (0u64, Instant::now());
+                    let (mut got, begin, cpu) = (0u64, Instant::now(), ringway_os::sys::thread_cpu_nanos());
                     while !stop.load(Ordering::Relaxed) {
                         rx.rxsync().unwrap();
                         got += u64::from(rx.rx(0).drain(u32::MAX, |_| true));
                     }
-                    got as f64 / begin.elapsed().as_secs_f64() / 1e6
+                    let cpu = ringway_os::sys::thread_cpu_nanos() - cpu;
+                    format!("{:.2} Mpps ({} ns)", got as f64 / begin.elapsed().as_secs_f64() / 1e6, cpu / got.max(1))
                 });
                 let sent = send(SECONDS);
                 stop.store(true, Ordering::Relaxed);
                 (sent, receiver.join().unwrap())
             });
-            println!("{from} {len} B: tx alone {alone:.2} Mpps; tx {sent:.2}, rx {received:.2} Mpps");
+            println!("{from} {len} B: tx alone {alone}; tx {sent}, rx {received}; CPU of the thread in brackets");
             drop(rx);
             drop(tx);
             std::thread::sleep(Duration::from_millis(50));

@@ -5,14 +5,18 @@
 use ringway::{Interest, Port};
 use std::time::Duration;
 
-/// What `from` received goes out of `to`.
-fn forward(from: &mut Port, to: &mut Port) -> Result<u32, Box<dyn std::error::Error>> {
-    let moved = to.tx(0).forward(&mut from.rx(0), u32::MAX)?;
-    if moved > 0 {
+/// What `from` received goes out of `to`. False if there was nothing.
+fn forward(from: &mut Port, to: &mut Port) -> Result<bool, Box<dyn std::error::Error>> {
+    if from.rx(0).is_empty() {
+        return Ok(false);
+    }
+    // A full pipe has room when its reader has given slots back; a switch always has.
+    if to.wait(Interest::TX, Some(Duration::from_millis(1)))?.tx {
+        to.tx(0).forward(&mut from.rx(0), u32::MAX)?;
         to.txsync()?;
         from.rxsync()?;
     }
-    Ok(moved)
+    Ok(true)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     loop {
         let there = forward(&mut left, &mut right)?;
         let back = forward(&mut right, &mut left)?;
-        if there + back == 0 {
+        if !there && !back {
             // Two ports cannot be slept on at once by `wait`; see `Port::arm` for that.
             left.wait(Interest::RX, Some(Duration::from_millis(1)))?;
             right.wait(Interest::RX, Some(Duration::ZERO))?;

@@ -288,11 +288,15 @@ impl Registry {
                 let (told, there) =
                     (shared.state.sync.rtail.load(Relaxed), shared.state.producer.hwtail.load());
                 let switch_rx = dir == Dir::Rx && kind == "vale" && told < n && there < n;
+                let mut counters = Counters::read(&shared.state);
+                if let (Kind::Nic(nic), Dir::Rx) = (&p.kind, dir) {
+                    nic.add_kernel_drops(i as u16, &mut counters);
+                }
                 info.rings.push(RingInfo {
                     dir,
                     index: i as u16,
                     users: ring.users,
-                    counters: Counters::read(&shared.state),
+                    counters,
                     waiting: if switch_rx { crate::kring::distance(n, told, there) } else { 0 },
                 });
             }
