@@ -16,6 +16,8 @@ use std::sync::atomic::Ordering;
 
 /// The number that the broker holds locks under; attachments have higher ones.
 pub const BROKER: u32 = 1;
+/// The number under which the broker holds the lock of a dead process for a moment, to repair what is behind it.
+pub const REPAIR: u32 = u32::MAX;
 
 /// Steps from `from` forward to `to` in a ring of `n` slots; both in range. Wraps by comparison, not by mask: a netmap ring
 /// size need not be a power of two.

@@ -270,7 +270,11 @@ impl EndContext<'_> {
                 SyncOutcome::NeedPeer(index) => fetch_peer(self.grant, self.peers, index, source),
                 SyncOutcome::Brokered => {
                     let wait = !flags.contains(SyncFlags::POST);
-                    return handle.sync_brokered(me, &self.grant.worker_bell, wait);
+                    let outcome = handle.sync_brokered(me, &self.grant.worker_bell, wait);
+                    // Given back while we waited: what was posted and not done is ours to do.
+                    if outcome != SyncOutcome::Skipped || handle.is_brokered() {
+                        return outcome;
+                    }
                 }
                 other => return other,
             }

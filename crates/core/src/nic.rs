@@ -12,7 +12,7 @@ use crate::layout::RegionLayout;
 use crate::pool::Region;
 use crate::stats::{Counters, Drop};
 use ringway_abi::{Errno, NicMode};
-use ringway_os::bpf::{BpfError, XdpLink, XdpProgram, XskMap};
+use ringway_os::bpf::{BpfError, MissingCapabilities, XdpLink, XdpProgram, XskMap};
 use ringway_os::link::{Link, XdpMode, with_netns};
 use ringway_os::packet::{PacketConfig, PacketSocket};
 use ringway_os::xdp::{CopyMode, RingSizes, Umem, UmemError, UmemLayout, XskConfig, XskError, XskSocket};
@@ -262,7 +262,9 @@ impl NicDevice {
 
     /// Adds what the kernel dropped before it reached the RX ring, since the queue was opened.
     pub fn add_kernel_drops(&self, index: u16, counters: &mut Counters) {
-        let Some((socket, _)) = self.queue(index).filter(|_| self.path != Some(NicPath::Packet)) else { return };
+        let Some((socket, _)) = self.queue(index).filter(|_| self.path != Some(NicPath::Packet)) else {
+            return;
+        };
         if let Ok(s) = ringway_os::xdp::statistics(socket) {
             counters.add_drops(Drop::ReceiverFull, s.rx_ring_full + s.rx_fill_ring_empty_descs);
             counters.add_drops(Drop::Device, s.rx_dropped);
@@ -307,6 +309,15 @@ impl NicDevice {
             .into_iter()
             .find(|n| refusals.iter().any(|e| e.errno == *n))
             .unwrap_or(Errno::EOPNOTSUPP);
+        if errno == Errno::EPERM {
+            let text = format!(
+                "{}: the broker may not open interfaces (packet sockets: {}; XDP, besides: {}); start it as root, or give it these capabilities",
+                self.name,
+                MissingCapabilities::for_raw_socket(),
+                MissingCapabilities::for_xdp()
+            );
+            return Err(ControlError::new(errno, text));
+        }
         Err(ControlError::new(errno, format!("{}: {}", self.name, texts.join("; "))))
     }
 

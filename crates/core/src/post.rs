@@ -85,7 +85,10 @@ impl RingHandle {
 
     fn wait_for_ack(&self, ticket: u32) -> bool {
         let state = &*self.shared.state;
-        let done = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0;
+        // When a ring is given back, what is posted counts as acknowledged, done or not, but only after the lock is free: who
+        // sees the one sees the other, and does by itself what may be left.
+        let acked = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0;
+        let done = || acked() && self.is_brokered();
         for _ in 0..SPINS {
             if done() {
                 return true;
@@ -96,8 +99,8 @@ impl RingHandle {
             if done() {
                 return true;
             }
-            if state.sync.lock.holder() != BROKER {
-                return done();
+            if !self.is_brokered() {
+                return false;
             }
             if i < YIELDS { ringway_os::sys::yield_now() } else { ringway_os::sys::sleep(NAP) }
         }

@@ -261,7 +261,7 @@ impl Server {
         for (id, fd) in self.registry.monitors() {
             match self.epoll.add(fd, token(id, NETNS), EventFlags::IN) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                    tracing::warn!("cannot watch interfaces: {e}")
+                    tracing::warn!("cannot watch interfaces: {e}");
                 }
                 _ => {}
             }

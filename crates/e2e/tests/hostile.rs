@@ -32,7 +32,11 @@ impl Random {
     }
 }
 
-fn answer(socket: &Path, message: &[u8], extra: &[BorrowedFd<'_>]) -> Option<(Vec<u8>, Vec<std::os::fd::OwnedFd>, Conn)> {
+fn answer(
+    socket: &Path,
+    message: &[u8],
+    extra: &[BorrowedFd<'_>],
+) -> Option<(Vec<u8>, Vec<std::os::fd::OwnedFd>, Conn)> {
     let conn = Conn::connect(socket).expect("the broker listens");
     let (mine, theirs) = Conn::pair().unwrap();
     let mut fds = vec![theirs.as_fd()];

@@ -602,13 +602,19 @@ fn figures() {
                         got += u64::from(rx.rx(0).drain(u32::MAX, |_| true));
                     }
                     let cpu = ringway_os::sys::thread_cpu_nanos() - cpu;
-                    format!("{:.2} Mpps ({} ns)", got as f64 / begin.elapsed().as_secs_f64() / 1e6, cpu / got.max(1))
+                    format!(
+                        "{:.2} Mpps ({} ns)",
+                        got as f64 / begin.elapsed().as_secs_f64() / 1e6,
+                        cpu / got.max(1)
+                    )
                 });
                 let sent = send(SECONDS);
                 stop.store(true, Ordering::Relaxed);
                 (sent, receiver.join().unwrap())
             });
-            println!("{from} {len} B: tx alone {alone}; tx {sent}, rx {received}; CPU of the thread in brackets");
+            println!(
+                "{from} {len} B: tx alone {alone}; tx {sent}, rx {received}; CPU of the thread in brackets"
+            );
             drop(rx);
             drop(tx);
             std::thread::sleep(Duration::from_millis(50));

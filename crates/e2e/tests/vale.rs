@@ -118,7 +118,7 @@ fn what_a_killed_process_had_is_free_for_the_next() {
 /// Random kills of senders and receivers at full speed, also inside the lock: the survivors go on, and nothing is left at the end.
 #[test]
 fn survivors_go_on_whoever_is_killed() {
-    const KILLS: usize = 200;
+    const KILLS: usize = 1000;
     let broker = TestBroker::start("");
     let start = |i: usize| {
         let role = if i < 2 { "tx" } else { "rx" };
@@ -286,4 +286,30 @@ fn a_pipe_between_root_and_a_user_loses_nothing() {
     let tx = Peer::start(peer(&broker, &["tx", "netmap:x}1", "50000"])).expect("sender");
     assert_eq!(tx.result()[0], 50_000);
     assert_eq!(rx.result(), [50_000, 0]);
+}
+
+fn misses(command: Command) -> u64 {
+    let mut command = command;
+    let out = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+    said.parse().unwrap_or_else(|_| panic!("it said {said:?}"))
+}
+
+#[test]
+fn what_a_txsync_sent_the_next_rxsync_finds_direct() {
+    let broker = TestBroker::start("");
+    for (a, b) in [("vale0:a", "vale0:b"), ("netmap:x{1", "netmap:x}1")] {
+        assert_eq!(misses(peer(&broker, &["synchrony", a, b, "1000000"])), 0, "{a}");
+    }
+}
+
+#[test]
+fn what_a_txsync_sent_the_next_rxsync_finds_brokered() {
+    if !root_or_skip("what_a_txsync_sent_the_next_rxsync_finds_brokered") {
+        return;
+    }
+    let broker = TestBroker::start("admit = \"all\"\npublic_switches = [\"vale0\"]");
+    let _other = Peer::start(shared_peer(&broker, &["hold", "vale0:z"], 1002)).expect("another user");
+    let both = shared_peer(&broker, &["synchrony", "vale0:a", "vale0:b", "1000000"], 1001);
+    assert_eq!(misses(both), 0);
 }

@@ -25,6 +25,9 @@ use std::time::Duration;
 /// How long a holder may keep the lock of a ring that is taken over. One that is stopped loses its batch.
 const TAKEOVER_NAPS: u32 = 100;
 const TAKEOVER_NAP: Duration = Duration::from_micros(100);
+/// How long a client in the middle of a post is waited for.
+const POST_NAPS: u32 = 20;
+const POST_NAP: Duration = Duration::from_micros(50);
 
 /// A ring at one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -201,6 +204,8 @@ impl Registry {
         if wanted == held && mixed.switches.is_empty() && jobs.pages.is_empty() {
             return;
         }
+        // What is posted is done before anything changes hands.
+        jobs.list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
         jobs.list.clear();
         for key in held.difference(&wanted) {
             if let Some(handle) = jobs.held.remove(key)
@@ -345,10 +350,21 @@ fn take_over(public: &RingHandle, private: &RingShared) {
         }
     }
     copy_ring(&public.shared, private);
-    // Nothing is posted yet: what the client has handed over and the old holder did not do, the first post does.
     let kring = public.load(BROKER);
     state.ack.tail.store(kring.rtail, Relaxed);
-    state.ack.acked.set(state.post.posted.load());
+    // A post that nobody waits for any more is none. One whose poster holds the lock is for the worker.
+    let posted = state.post.posted.load();
+    for _ in 0..POST_NAPS {
+        if state.post.lock.try_lock(BROKER).is_ok() {
+            state.ack.acked.set(state.post.posted.load());
+            state.post.lock.unlock(BROKER);
+            return;
+        }
+        if state.post.posted.load() != posted {
+            return;
+        }
+        ringway_os::sys::sleep(POST_NAP);
+    }
 }
 
 /// Gives a ring back: its state, then its lock.
@@ -357,8 +373,8 @@ fn give_back(public: &RingHandle, private: &RingHandle) {
     let state = &*public.shared.state;
     let kring = private.load(BROKER);
     public.ring.header.tail.store(kring.rtail, Release);
-    state.ack.acked.set(state.post.posted.load());
     state.sync.lock.unlock(BROKER);
+    state.ack.acked.publish(state.post.posted.load());
 }
 
 /// Positions, counters and arrays of one ring to another of the same size. Values out of range are mended when they are loaded.

@@ -64,6 +64,29 @@ fn rx(port: &mut Port, count: u64) -> Result<(u64, u64), SyncError> {
     Ok((packets, jumps))
 }
 
+/// Sends one packet on `a`, syncs, and looks at once whether the next sync on `b` finds it; `count` times. Returns the failures.
+fn synchrony(a: &str, b: &str, count: u64) -> Result<u64, Box<dyn std::error::Error>> {
+    let (mut a, mut b) = (Port::open(a)?, Port::open(b)?);
+    let mut missed = 0;
+    for seq in 0..count {
+        let mut tx = a.tx(0);
+        while !tx.send(&frame(seq, 0x0a)) {
+            tx.sync()?; // A pipe's room comes back with a sync.
+        }
+        tx.sync()?;
+        drop(tx);
+        let mut rx = b.rx(0);
+        rx.sync()?;
+        let mut found = false;
+        rx.drain(u32::MAX, |slot| {
+            found |= slot.payload().load_u64(14) == Some(seq);
+            true
+        });
+        missed += u64::from(!found);
+    }
+    Ok(missed)
+}
+
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let [_, role, name, rest @ ..] = &args[..] else { return Err("ROLE PORT".into()) };
@@ -73,6 +96,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let port = Port::open(name)?;
         say(&began.elapsed().as_nanos().to_string());
         drop(port);
+        return Ok(());
+    }
+    if role == "synchrony" {
+        let missed = synchrony(name, &rest[0], rest[1].parse()?)?;
+        say(&missed.to_string());
         return Ok(());
     }
     let mut port = Port::builder(name).shared().open()?;
@@ -114,7 +142,6 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 port.rxsync()?;
             }
         }
-        // After each txsync the echo of another process is there when it says so: see tests/vale.rs.
         other => return Err(format!("no role {other}").into()),
     }
     Ok(())
