@@ -192,7 +192,7 @@ impl ForkWord {
         let map = crate::mem::Map::anonymous(crate::mem::page_size())?;
         // SAFETY: advice on our own whole private anonymous mapping.
         unsafe {
-            rustix::mm::madvise(map.as_ptr().cast(), map.len_bytes(), rustix::mm::Advice::LinuxWipeOnFork)?
+            rustix::mm::madvise(map.as_ptr().cast(), map.len_bytes(), rustix::mm::Advice::LinuxWipeOnFork)?;
         };
         let word = crate::mem::SharedRef::new(&map, 0).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(ForkWord { word })
