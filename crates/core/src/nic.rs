@@ -1,6 +1,6 @@
 //! Interfaces: found in a network namespace, reached in the best way that works, queue by queue.
 //!
-//! [`NicDevice`] is the side of whoever has the privileges (the broker): it binds sockets, attaches the XDP program with the
+//! `NicDevice` is the side of whoever has the privileges (the broker): it binds sockets, attaches the XDP program with the
 //! first queue that receives, and detaches it with the last. It knows nothing of ports. [`NicGrant`] is what a client gets:
 //! sockets, which it maps itself.
 //!
