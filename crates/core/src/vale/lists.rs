@@ -2,9 +2,8 @@
 //! each list is delivered under that destination's own lock. Packets of several slots, floods, several
 //! destinations in turn, indirect payloads and virtio-net headers all come here.
 
-use super::forward::{
-    CHUNK_SLOTS, Closed, ETH_HEADER_BYTES, Learner, Open, Tally, Target, ValeTx, commit_only,
-};
+use super::far::{Closed, Open, Tally, commit_only};
+use super::forward::{CHUNK_SLOTS, ETH_HEADER_BYTES, Learner, Target, ValeTx};
 use super::mac_table::MAC_MASK;
 use super::others;
 use crate::adapter::SyncError;

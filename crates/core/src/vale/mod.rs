@@ -14,6 +14,7 @@ use ringway_os::state::{RingState, SWITCH_PORTS, SwitchPage};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod far;
 mod forward;
 mod lists;
 pub mod mac_table;
