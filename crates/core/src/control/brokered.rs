@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
-/// How long a holder may keep the lock of a ring that is taken over. One that is stopped loses its batch.
+/// How long holders may keep the locks of rings that are taken over, all together: others wait meanwhile. One that is
+/// stopped loses its batch.
 const TAKEOVER_NAPS: u32 = 100;
 const TAKEOVER_NAP: Duration = Duration::from_micros(100);
 /// How long a client in the middle of a post is waited for.
@@ -215,6 +216,7 @@ impl Registry {
             }
         }
         jobs.private.retain(|id, _| self.ports.contains_key(id));
+        let mut naps = 0;
         for key in &wanted {
             if jobs.held.contains_key(key) {
                 continue;
@@ -222,7 +224,7 @@ impl Registry {
             let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
             let Some(public) = self.handle(key.port, dir, key.index) else { continue };
             let Some(private) = self.private_ring(jobs, key.port, dir, key.index) else { continue };
-            take_over(&public, &private);
+            take_over(&public, &private, &mut naps);
             jobs.held.insert(*key, RingHandle { ring: public.ring.clone(), shared: private, dir });
         }
         for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
@@ -336,14 +338,13 @@ impl Registry {
 }
 
 /// Takes a ring over: its lock, then its state.
-fn take_over(public: &RingHandle, private: &RingShared) {
+fn take_over(public: &RingHandle, private: &RingShared, naps: &mut u32) {
     let state = &*public.shared.state;
-    let mut naps = 0;
     loop {
         let holder = state.sync.lock.holder();
-        let patient = holder != 0 && holder != BROKER && naps < TAKEOVER_NAPS;
+        let patient = holder != 0 && holder != BROKER && *naps < TAKEOVER_NAPS;
         if patient {
-            naps += 1;
+            *naps += 1;
             ringway_os::sys::sleep(TAKEOVER_NAP);
         } else if holder == BROKER || state.sync.lock.steal(holder, BROKER) {
             break;
