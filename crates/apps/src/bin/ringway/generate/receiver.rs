@@ -15,6 +15,11 @@ use std::time::Duration;
 /// Ethernet type of the frame by which a receiver announces itself: for experiments (RFC 5342, section 2.3.3).
 const HELLO_TYPE: [u8; 2] = [0x88, 0xb5];
 
+/// From a nanosecond to a minute, three digits.
+fn histogram() -> Result<Histogram<u64>, Failure> {
+    Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
+}
+
 /// What a thread has received.
 pub struct Got {
     /// Packets.
@@ -30,7 +35,7 @@ pub struct Got {
 impl Got {
     /// Nothing yet.
     pub fn new(args: &GenArgs) -> Result<Self, Failure> {
-        let stamps = if args.latency { Some(Histogram::new(3)?) } else { None };
+        let stamps = if args.latency { Some(histogram()?) } else { None };
         Ok(Got { packets: 0, bytes: 0, touch: args.touch, stamps, sum: 0 })
     }
 
@@ -66,7 +71,7 @@ impl Got {
 
     /// The percentiles, if asked for.
     pub fn percentiles(all: &[Got]) -> Result<BTreeMap<String, u64>, Failure> {
-        let mut sum: Histogram<u64> = Histogram::new(3)?;
+        let mut sum = histogram()?;
         for h in all.iter().filter_map(|g| g.stamps.as_ref()) {
             sum.add(h)?;
         }
