@@ -12,6 +12,7 @@ use crate::adapter::pipe::{PipeRx, PipeTx};
 use crate::adapter::{RingDriver, SyncFlags};
 use crate::kring::{BROKER, RingHandle};
 use crate::layout::{Dir, RingShared, region_bufs, state_memfd_bytes};
+use crate::stats::{Stat, add};
 use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeTx, seat_port};
 use ringway_os::event::Doorbell;
 use ringway_os::mem::{Map, SharedRef};
@@ -86,6 +87,7 @@ impl Job {
         let ticket = public.post.posted.load();
         let head = public.post.head.load(Relaxed);
         let mut kring = self.handle.load(BROKER);
+        add(&self.handle.shared.state, Stat::Syncs, 1);
         if kring.take(head, head).is_ok() {
             // Errors of a driver leave packets where they are; the client's next post tries again.
             let _ = self.driver.sync(&mut kring, SyncFlags::empty());
