@@ -363,11 +363,6 @@ impl Endpoint {
         self.me
     }
 
-    /// From now on this end holds locks under another number (after fork).
-    pub fn set_attachment(&mut self, me: u32) {
-        self.me = me;
-    }
-
     /// Bound rings of one direction.
     #[must_use]
     pub fn bound(&self, dir: Dir) -> &[EndRing] {

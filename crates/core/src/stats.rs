@@ -20,8 +20,6 @@ pub enum Stat {
     ExtraCopies = 3,
     /// Syncs that ran.
     Syncs = 4,
-    /// Syncs skipped, since another thread was syncing the ring.
-    Skipped = 5,
     /// Syncs that found illegal `head` or `cur`.
     BadRing = 6,
     /// Doorbells rung.

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::server::Server;
 use ringway_core::place::{Place, lock_path, make_folder, places};
-use ringway_os::sock::{Conn, Listener};
+use ringway_os::sock::Listener;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -142,12 +142,6 @@ pub(crate) fn bind_socket(socket: &Path, config: &Config) -> io::Result<Listener
     let others = config.admit != crate::config::Admit::Nobody;
     std::fs::set_permissions(socket, Permissions::from_mode(if others { 0o666 } else { 0o600 }))?;
     Ok(listener)
-}
-
-/// True if something answers at `socket`.
-#[must_use]
-pub fn answers(socket: &Path) -> bool {
-    Conn::connect(socket).is_ok()
 }
 
 /// Begins logging to standard error: level from `RUST_LOG`, else warnings.

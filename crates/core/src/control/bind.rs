@@ -301,7 +301,11 @@ impl Registry {
         self.drop_if_unused(binding.port);
     }
 
-    pub(super) fn make_grant(&self, id: BindingId) -> Result<Grant, ControlError> {
+    /// What a binding hands out.
+    ///
+    /// # Errors
+    /// ENXIO if there is no such binding.
+    pub fn grant(&self, id: BindingId) -> Result<Grant, ControlError> {
         let binding = self.bindings.get(&id).ok_or_else(gone)?;
         let port = self.port(binding.port)?;
         let entry = self.region_of(port)?;
@@ -347,7 +351,11 @@ impl Registry {
         })
     }
 
-    pub(super) fn make_peer_grant(&self, id: BindingId, index: u8) -> Result<PeerGrant, ControlError> {
+    /// The member at `index` of the switch that the binding's port sits on, for its senders.
+    ///
+    /// # Errors
+    /// ENXIO if there is none; EACCES if it belongs to another user.
+    pub fn peer_grant(&self, id: BindingId, index: u8) -> Result<PeerGrant, ControlError> {
         let binding = self.bindings.get(&id).ok_or_else(gone)?;
         let Kind::Vale { switch: Some(switch), .. } = self.port(binding.port)?.kind else {
             return Err(ControlError::new(Errno::ENXIO, "the port sits on no switch"));

@@ -6,7 +6,6 @@
 //! Source: abi.md 9, semantics.md 8 to 12, 15, 21, 23.
 
 use crate::layout::{Geometry, RingShared};
-use crate::lease::{Grant, PeerGrant};
 use crate::nic::{NicDevice, NicRequest};
 use crate::pool::{Region, Shm};
 use ringway_abi::Errno;
@@ -258,24 +257,7 @@ impl Registry {
         self.regions.values().filter(|r| r.owner == uid).map(|r| r.region.layout.memsize).sum()
     }
 
-    /// What a binding hands out.
-    ///
-    /// # Errors
-    /// ENXIO if there is no such binding.
-    pub fn grant(&self, id: BindingId) -> Result<Grant, ControlError> {
-        self.make_grant(id)
-    }
-
-    /// The member at `index` of the switch that the binding's port sits on, for its senders.
-    ///
-    /// # Errors
-    /// ENXIO if there is none; EACCES if it belongs to another user.
-    pub fn peer_grant(&self, id: BindingId, index: u8) -> Result<PeerGrant, ControlError> {
-        self.make_peer_grant(id, index)
-    }
-
-    /// The states of all rings of the ports that `uid` owns (root: of all ports), with the number of slots: for the repair of locks
-    /// that a dead attachment held.
+    /// The states of all rings of all ports, each with the port's owner: for the repair of locks that a dead attachment held.
     pub fn ring_states(&self) -> impl Iterator<Item = (u32, RingShared)> + '_ {
         self.ports.values().flat_map(|p| {
             let rings =

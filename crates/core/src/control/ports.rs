@@ -200,7 +200,7 @@ impl Registry {
         if !create {
             return Err(ControlError::new(Errno::ENODEV, format!("there is no pipe {name}")));
         }
-        let made = self.make_pipe(who, parent_id, parent, role, id, req);
+        let made = self.make_pipe(parent_id, parent, role, id, req);
         if made.is_err() {
             self.drop_if_unused(parent_id);
         }
@@ -209,7 +209,6 @@ impl Registry {
 
     fn make_pipe(
         &mut self,
-        who: Asker,
         parent_id: PortId,
         parent: &str,
         role: PipeRole,
@@ -245,7 +244,6 @@ impl Registry {
         if let Some(p) = self.ports.get_mut(&parent_id) {
             p.pipes += 1;
         }
-        let _ = who;
         Ok(ends[usize::from(role == PipeRole::Slave)])
     }
 

@@ -41,7 +41,7 @@ pub struct ValeTx {
     cache: Vec<Option<Arc<Peer>>>,
     scratch: Box<Scratch>,
     /// Times that this sync has given way to full receivers.
-    yields: u32,
+    pub(super) yields: u32,
     /// Processors plus 1: ours in the last sync, and that of the receiver when we last looked at its position.
     cpus: (u32, u32),
     /// Indirect payloads are addresses of another process, which has brought them into its buffers already.
@@ -305,14 +305,6 @@ impl ValeTx {
     /// The ring that unicast for `port`, which has been made sure of, goes to.
     pub(super) fn ring_at(&self, port: u8) -> u16 {
         self.cached(port).map_or(0, |peer| ring_of(self.ring_index, peer.rings.len() as u16))
-    }
-
-    pub(super) fn take_yields(&self) -> u32 {
-        self.yields
-    }
-
-    pub(super) fn put_yields(&mut self, yields: u32) {
-        self.yields = yields;
     }
 
     pub(super) fn cached(&self, port: u8) -> Option<&Arc<Peer>> {

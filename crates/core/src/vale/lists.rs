@@ -269,7 +269,7 @@ impl ValeTx {
         }
         let state = &*kring.handle.shared.state;
         let mut tally = Tally::default();
-        let mut yields = self.take_yields();
+        let mut yields = self.yields;
         let mut dropping = None;
         let mut open = match self.cached(port).ok_or(Closed::Drop(Drop::ReceiverGone)) {
             Ok(peer) => match Open::lock(self.seat(), peer, ring, kring.me) {
@@ -319,7 +319,7 @@ impl ValeTx {
         if let Some(open) = open {
             open.finish(kring, at, &mut tally);
         }
-        self.put_yields(yields);
+        self.yields = yields;
     }
 }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 /// How a thread sends.
 pub struct Sender {
     frames: Vec<Vec<u8>>,
+    /// Bytes of the longest frame.
+    longest: usize,
     batch: u32,
     /// Nanoseconds between packets of this thread; 0: as fast as possible.
     gap_ns: f64,
@@ -31,6 +33,7 @@ impl Sender {
         Ok(Sender {
             // Slots keep their frames only if every lap around the ring brings the same ones.
             rewrite: args.touch || args.latency || frames.len() > 1,
+            longest: frames.iter().map(Vec::len).max().unwrap_or(0),
             frames,
             batch: args.batch,
             gap_ns,
@@ -60,8 +63,7 @@ impl Sender {
     /// Fills free slots and hands them over, without a sync. Returns packets.
     #[inline]
     pub fn fill(&mut self, tx: &mut TxRing<'_>, max: u32) -> u32 {
-        let buf_size = tx.buf_size();
-        if self.frames.iter().any(|f| f.len() > buf_size) {
+        if self.longest > tx.buf_size() {
             return self.fill_long(tx, max);
         }
         if !self.rewrite && self.filled >= tx.num_slots() {
