@@ -44,6 +44,7 @@ mod session;
 mod view;
 mod extra;
 mod rx;
+mod spin;
 mod tx;
 mod wait;
 // Imported by each other: an engine opens ports, through builders.

@@ -6,6 +6,7 @@
 use crate::error::SyncError;
 use crate::port::Port;
 use crate::session::Link;
+use crate::spin::{Spinner, has_several_cpus};
 use crate::view::settle;
 use ringway_abi::{NR_DO_RX_POLL, NR_NO_TX_POLL};
 use ringway_core::adapter::SyncFlags;
@@ -13,11 +14,10 @@ use ringway_core::kring::distance;
 use ringway_core::layout::Dir;
 use ringway_core::lease::{EndRing, Endpoint};
 use ringway_os::event::{Epoll, EventBuf, EventFlags};
-use ringway_os::sys::{involuntary_switches, monotonic_nanos, sleep, this_cpu_plus_1, yield_now};
+use ringway_os::sys::{monotonic_nanos, sleep, this_cpu_plus_1, yield_now};
 use std::io;
 use std::ops::BitOr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -66,18 +66,6 @@ impl Ready {
     }
 }
 
-/// About what a sleep and a wake-up cost.
-const SPIN_NANOS: u64 = 10_000;
-/// Looks between two looks at the clock.
-const LOOKS: u32 = 32;
-/// Yields to a peer on the same processor.
-const YIELDS: u32 = 4;
-/// Credit for spins that paid off, at most.
-const MAX_CREDIT: u32 = 8;
-/// Without credit, one wait in so many tries to spin.
-const PROBE: u32 = 16;
-/// Waits without spin after the processor was taken from us during one.
-const CROWDED: u32 = 64;
 /// Syncs in vain, with the far side saying that it moved, before we give way; and before we sleep.
 const FUTILE_YIELD: u32 = 4;
 const FUTILE_SLEEP: u32 = 256;
@@ -197,8 +185,7 @@ impl Port {
         let mut now = start;
         let mut futile = 0;
         loop {
-            let found = self.waiter.spinner.spin(&self.end, interest, min, now, deadline);
-            if found || self.announce(interest, min) {
+            if self.look_on(interest, min, now, deadline) || self.announce(interest, min) {
                 // The far side moved; but another thread of ours may be syncing, or a hostile one may lie.
                 futile += 1;
                 if futile > FUTILE_SLEEP {
@@ -210,6 +197,7 @@ impl Port {
                 futile = 0;
                 let left = (deadline != u64::MAX).then(|| Duration::from_nanos(deadline.saturating_sub(now)));
                 self.sleep(left)?;
+                self.waiter.spinner.slept(monotonic_nanos() - now);
             }
             let ready = self.look(interest, min)?;
             if !ready.is_empty() {
@@ -259,6 +247,17 @@ impl Port {
     fn readiness(&self, interest: Interest, min: u32) -> Ready {
         let any = |dir| interest.has(dir) && self.end.bound(dir).iter().any(|r| is_ready(r, min));
         Ready { rx: any(Dir::Rx), tx: any(Dir::Tx) }
+    }
+
+    /// Waits a little without sleeping. True if a ring of interest moved.
+    fn look_on(&mut self, interest: Interest, min: u32, now: u64, deadline: u64) -> bool {
+        let Port { end, waiter, .. } = self;
+        let rings = |dir| end.bound(dir).iter().filter(move |_| interest.has(dir));
+        let all = || rings(Dir::Rx).chain(rings(Dir::Tx));
+        let moved = || all().any(|r| enough(r, min).is_some_and(|wanted| r.has_moved(wanted)));
+        let peer = all().map(EndRing::peer_cpu).find(|cpu| *cpu != 0).unwrap_or(0);
+        let together = peer == this_cpu_plus_1() || !has_several_cpus();
+        waiter.spinner.spin(together, moved, now, deadline)
     }
 
     /// Announces the sleep on every ring of interest. True if one has moved meanwhile.
@@ -334,84 +333,5 @@ impl Port {
 impl AsFd for Port {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.waiter.lent.1.as_fd()
-    }
-}
-
-/// Whether, and how, to look on for a while before sleeping.
-#[derive(Debug)]
-struct Spinner {
-    /// Spins that paid off, less those that did not.
-    credit: u32,
-    /// Waits since the last spin, or to be waited without one.
-    skipped: u32,
-    crowded: u32,
-    switches: u64,
-}
-
-impl Default for Spinner {
-    fn default() -> Self {
-        Spinner { credit: MAX_CREDIT / 2, skipped: 0, crowded: 0, switches: u64::MAX }
-    }
-}
-
-fn has_several_cpus() -> bool {
-    static SEVERAL: OnceLock<bool> = OnceLock::new();
-    *SEVERAL.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() > 1))
-}
-
-impl Spinner {
-    /// True if a ring of interest moved.
-    fn spin(&mut self, end: &Endpoint, interest: Interest, min: u32, now: u64, deadline: u64) -> bool {
-        let rings = |dir| end.bound(dir).iter().filter(move |_| interest.has(dir));
-        let all = || rings(Dir::Rx).chain(rings(Dir::Tx));
-        let moved = || all().any(|r| enough(r, min).is_some_and(|wanted| r.has_moved(wanted)));
-
-        let peer = all().map(EndRing::peer_cpu).find(|cpu| *cpu != 0).unwrap_or(0);
-        if peer == this_cpu_plus_1() || !has_several_cpus() {
-            return (0..YIELDS).any(|_| {
-                yield_now();
-                moved()
-            });
-        }
-        if !self.may_spin() {
-            return moved();
-        }
-        let end_of_spin = deadline.min(now.saturating_add(SPIN_NANOS));
-        loop {
-            for _ in 0..LOOKS {
-                if moved() {
-                    self.credit = (self.credit + 1).min(MAX_CREDIT);
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            if monotonic_nanos() >= end_of_spin {
-                self.failed();
-                return false;
-            }
-        }
-    }
-
-    fn may_spin(&mut self) -> bool {
-        if self.crowded > 0 {
-            self.crowded -= 1;
-            return false;
-        }
-        if self.credit > 0 {
-            return true;
-        }
-        self.skipped = (self.skipped + 1) % PROBE;
-        self.skipped == 0
-    }
-
-    /// Was it because others want the processor?
-    #[cold]
-    fn failed(&mut self) {
-        self.credit = self.credit.saturating_sub(1);
-        let switches = involuntary_switches();
-        if switches > self.switches {
-            self.crowded = CROWDED;
-        }
-        self.switches = switches;
     }
 }

@@ -115,15 +115,16 @@ impl Sender {
                 }
                 continue;
             }
+            // Whole batches: where the receiver gives slots back a few at a time, smaller ones cost both sides more.
+            if port.tx(0).space() < allowed {
+                port.wait_for(Interest::TX, allowed, Duration::from_millis(10))?;
+            }
             let mut tx = port.tx(0);
             let sent = self.fill(&mut tx, allowed);
             if sent > 0 {
                 tx.sync()?;
                 total += u64::from(sent);
                 count.store(total, Relaxed);
-            } else {
-                drop(tx);
-                port.wait_for(Interest::TX, self.batch.min(64), Duration::from_millis(10))?;
             }
         }
         Ok(())
