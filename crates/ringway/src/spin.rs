@@ -20,6 +20,8 @@ const LOOKS: u32 = 32;
 const YIELDS: u32 = 4;
 /// A yield that is over sooner has let nobody run.
 const IDLE_YIELD_NANOS: u64 = 1_000;
+/// One that takes longer has let a stranger run, who keeps the processor for a whole slice; a wake-up would have preempted him.
+const STRANGER_NANOS: u64 = 300_000;
 /// Looking on for longer costs more than both sides pay for a sleep and a wake-up.
 const DEAR_NANOS: u64 = 20_000;
 /// So many in turn are packets that come one by one, at a pace for which to sleep.
@@ -54,12 +56,12 @@ impl Spinner {
     /// Looks on until `moved`, but not past `deadline`; `now` is the time. `together`: the far side last ran on our own processor. Returns
     /// what `moved` said last.
     pub fn spin(&mut self, together: bool, moved: impl Fn() -> bool, now: u64, deadline: u64) -> bool {
-        if together {
-            return take_turns(moved, now, deadline);
-        }
         if self.resting > 0 {
             self.resting -= 1;
             return moved();
+        }
+        if together {
+            return self.take_turns(moved, now, deadline);
         }
         let end = deadline.min(now.saturating_add(self.spin_nanos));
         let mut clock = now;
@@ -104,23 +106,27 @@ impl Spinner {
             (2 * self.spin_nanos).clamp(FIRST_SPIN_NANOS, MAX_SPIN_NANOS)
         };
     }
-}
 
-/// Lets a peer on our own processor run, as long as that runs. Sleeping instead would cost a wake-up a turn, which is more than a
-/// batch.
-fn take_turns(moved: impl Fn() -> bool, now: u64, deadline: u64) -> bool {
-    let end = deadline.min(now.saturating_add(MAX_SPIN_NANOS));
-    let (mut last, mut idle) = (now, 0);
-    while idle < YIELDS && last < end {
-        yield_now();
-        if moved() {
-            return true;
+    /// Lets a peer on our own processor run, as long as that runs. Sleeping instead would cost a wake-up a turn, which is more than
+    /// a batch.
+    fn take_turns(&mut self, moved: impl Fn() -> bool, now: u64, deadline: u64) -> bool {
+        let (mut last, mut idle) = (now, 0);
+        while idle < YIELDS && last < deadline {
+            yield_now();
+            let found = moved();
+            let now = monotonic_nanos();
+            if now > last + STRANGER_NANOS {
+                self.resting = REST;
+                return found;
+            }
+            if found {
+                return true;
+            }
+            idle += u32::from(now < last + IDLE_YIELD_NANOS);
+            last = now;
         }
-        let now = monotonic_nanos();
-        idle += u32::from(now < last + IDLE_YIELD_NANOS);
-        last = now;
+        false
     }
-    false
 }
 
 #[cfg(test)]
