@@ -426,7 +426,8 @@ nm_mmap(struct nm_desc *d, const struct nm_desc *parent)
 	/* Constant for everybody else. */
 	*(struct netmap_if **)(uintptr_t)&d->nifp = nifp;
 	*(struct netmap_ring **)(uintptr_t)&d->some_ring = ring;
-	*(void **)(uintptr_t)&d->buf_start = NETMAP_BUF(ring, 0);
+	*(void **)(uintptr_t)&d->buf_start =
+	    (void *)ring != (void *)nifp ? (void *)NETMAP_BUF(ring, 0) : d->mem; /* no ring, no buffers */
 	*(void **)(uintptr_t)&d->buf_end = (char *)d->mem + d->memsize;
 	return 0;
 }
