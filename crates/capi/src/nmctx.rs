@@ -152,14 +152,14 @@ impl Ctx {
         }
     }
 
-    /// Memory for one `T`, all of it zero; ENOMEM names what it was for.
+    /// Memory for one `T`, all of it zero; or ENOMEM with a message.
     ///
     /// `T` must be valid as zeros: each user says so.
-    pub fn alloc<T>(self, what: impl Into<Vec<u8>>) -> Result<*mut T, Failure> {
+    pub fn alloc<T>(self, message: impl Into<Vec<u8>>) -> Result<*mut T, Failure> {
         // SAFETY: C contract 3.
         let mem = unsafe { nmctx_malloc(self.0, size_of::<T>()) };
         if mem.is_null() {
-            return Err(Failure::new(Errno::ENOMEM, [b"cannot allocate ".to_vec(), what.into()].concat()));
+            return Err(Failure::new(Errno::ENOMEM, message));
         }
         // SAFETY: C contract 3: as many bytes as asked for, and nobody else knows them.
         unsafe { ptr::write_bytes(mem.cast::<u8>(), 0, size_of::<T>()) };

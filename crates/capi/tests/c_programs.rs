@@ -51,6 +51,21 @@ fn each_header_compiles_alone() {
     }
 }
 
+#[test]
+fn programs_may_bring_their_own_messages() {
+    for compiler in all_compilers() {
+        let include = "#define NETMAP_WITH_LIBS\n#include <net/netmap_user.h>\n";
+        let none = "#define ND(x) x\n";
+        compiles(&compiler, "ND", &format!("{none}{include}#ifdef D\n#error D\n#endif\nint unused;\n"), &[]);
+        let own = "#include <stdio.h>\n#define ND(x)\n#define D(...) printf(__VA_ARGS__)\n";
+        compiles(&compiler, "D", &format!("{own}{include}#ifdef RD\n#error RD\n#endif\nint unused;\n"), &[]);
+        // Later than the first time: the static functions are there all the same.
+        let later =
+            format!("#include <libnetmap.h>\n{include}void *f(void) {{ return (void *)&nm_open; }}\n");
+        compiles(&compiler, "later", &later, &["-Wno-pedantic"]);
+    }
+}
+
 /// Static assertions from the tables of `ringway-abi`, which hold for its Rust types as well.
 fn assertions() -> String {
     let mut text = String::from(

@@ -221,6 +221,28 @@ nextpkt(char *base)
 	free(d);
 }
 
+/* Rings that are not bound are passed over. What lies there instead must not be taken for a ring. */
+static void
+unbound(char *base)
+{
+	struct netmap_if *nifp = region_fill(base, 1, 2, 64);
+	struct nm_desc *d = describe(nifp, 2, 2);
+	struct nm_pkthdr hdr;
+	char before[RINGS_AT];
+
+	nifp->ring_ofs[0] = 0;
+	CHECK(nm_inject(d, "abc", 3) == 0 && d->cur_tx_ring == 0);
+	nifp->ring_ofs[2] = 0;
+	NETMAP_RXRING(nifp, 1)->tail = 2;
+	memcpy(before, base, RINGS_AT);
+	CHECK((char *)nm_nextpkt(d, &hdr) == NETMAP_BUF(NETMAP_RXRING(nifp, 1), 2 + 2 * SLOTS) && d->cur_rx_ring == 1);
+	d->cur_rx_ring = 0;
+	n_seen = 0;
+	CHECK(nm_dispatch(d, 0, see, (unsigned char *)&n_seen) == 1 && d->cur_rx_ring == 1);
+	CHECK(memcmp(before, base, RINGS_AT) == 0);
+	free(d);
+}
+
 static void
 csb(void)
 {
@@ -251,6 +273,7 @@ main(void)
 	inject(base);
 	dispatch(base);
 	nextpkt(base);
+	unbound(base);
 	csb();
 	free(base);
 	return check_result();

@@ -135,7 +135,7 @@ refused(void)
 	kept.allocs_left = 1;
 	fake.mmap_errno = 0;
 	CHECK(nmport_open("netmap:eth0") == NULL && errno == ENOMEM);
-	CHECK_STR(messages(), "cannot allocate eth0: record of its memory\n");
+	CHECK_STR(messages(), "eth0: cannot allocate the record of its memory\n");
 	kept.allocs_left = -1;
 	all_closed();
 }

@@ -255,6 +255,17 @@ offset(void)
 	CHECK(nmport_enable_option("conf") == 0);
 }
 
+static void
+too_long(void)
+{
+	char spec[1200];
+
+	memset(spec, 'n', sizeof(spec));
+	memcpy(spec, "netmap:", 7);
+	spec[sizeof(spec) - 1] = '\0';
+	fails(spec, EINVAL, "error message too long");
+}
+
 int
 main(void)
 {
@@ -262,6 +273,7 @@ main(void)
 	table();
 	conf();
 	offset();
+	too_long();
 	if (access(NETMAP_DEVICE_NAME, F_OK) != 0)
 		fails("vale0:1@share=vale0:2", ENOENT, "cannot open /dev/netmap: No such file or directory");
 	CHECK(kept.living == 0);

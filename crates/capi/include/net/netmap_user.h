@@ -92,10 +92,8 @@ nm_pkt_copy(const void *src, void *dst, int len)
 /*
  * Messages on standard error, with time and place; <stdio.h> must be included. D("text") and
  * D("number %d", n): the first argument is a literal. An empty string is added as last argument, so
- * that D needs none after the literal.
+ * that D needs none after the literal. A program that defines ND defines D and RD as well, or does without.
  */
-#ifndef ND
-#define ND(...) do { } while (0)
 #define NM_D_(fmt_, ...) \
 	do { \
 		struct timeval nm_d_tv_; \
@@ -103,6 +101,8 @@ nm_pkt_copy(const void *src, void *dst, int len)
 		fprintf(stderr, "%03d.%06d %s [%d] " fmt_ "%s\n", (int)(nm_d_tv_.tv_sec % 1000), \
 		    (int)nm_d_tv_.tv_usec, __func__, __LINE__, __VA_ARGS__); \
 	} while (0)
+#ifndef ND
+#define ND(...) do { } while (0)
 #define D(...) NM_D_(__VA_ARGS__, "")
 /* The same, at most lps_ times in a second. */
 #define RD(lps_, ...) \
@@ -137,6 +137,12 @@ nm_pkt_copy(const void *src, void *dst, int len)
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#ifdef D
+#define NM_SAY_ D
+#else
+#define NM_SAY_(...) NM_D_(__VA_ARGS__, "")
+#endif
 
 struct nm_desc;
 
@@ -405,7 +411,7 @@ nm_mmap(struct nm_desc *d, const struct nm_desc *parent)
 	if (d->done_mmap || d->mem != NULL)
 		return 0;
 	if (IS_NETMAP_DESC(parent) && parent->mem != NULL && parent->req.nr_arg2 == d->req.nr_arg2) {
-		D("do not mmap, inherit from parent");
+		NM_SAY_("do not mmap, inherit from parent");
 		d->memsize = parent->memsize;
 		d->mem = parent->mem;
 	} else {
@@ -456,27 +462,27 @@ nm_open_override_(struct nm_desc *d, uint64_t flags, const struct nm_desc *paren
 
 		d->req.nr_arg1 = 4;
 		if (flags & NM_OPEN_ARG1) {
-			D("overriding ARG1 %d", from->nr_arg1);
+			NM_SAY_("overriding ARG1 %d", from->nr_arg1);
 			d->req.nr_arg1 = from->nr_arg1;
 		}
 		if (flags & NM_OPEN_ARG2) {
-			D("overriding ARG2 %d", from->nr_arg2);
+			NM_SAY_("overriding ARG2 %d", from->nr_arg2);
 			d->req.nr_arg2 = from->nr_arg2;
 		}
 		d->req.nr_arg3 = 0;
 		if (flags & NM_OPEN_ARG3) {
-			D("overriding ARG3 %d", (int)from->nr_arg3);
+			NM_SAY_("overriding ARG3 %d", (int)from->nr_arg3);
 			d->req.nr_arg3 = from->nr_arg3;
 		}
 		if (flags & NM_OPEN_RING_CFG) {
-			D("overriding RING_CFG");
+			NM_SAY_("overriding RING_CFG");
 			d->req.nr_tx_slots = from->nr_tx_slots;
 			d->req.nr_rx_slots = from->nr_rx_slots;
 			d->req.nr_tx_rings = from->nr_tx_rings;
 			d->req.nr_rx_rings = from->nr_rx_rings;
 		}
 		if (flags & NM_OPEN_IFNAME) {
-			D("overriding ifname %.*s ringid 0x%x flags 0x%x", (int)sizeof(from->nr_name),
+			NM_SAY_("overriding ifname %.*s ringid 0x%x flags 0x%x", (int)sizeof(from->nr_name),
 			    from->nr_name, (unsigned)from->nr_ringid, (unsigned)from->nr_flags);
 			memcpy(d->req.nr_name, from->nr_name, sizeof(d->req.nr_name));
 			d->req.nr_ringid = from->nr_ringid;
@@ -568,7 +574,7 @@ nm_open(const char *ifname, const struct nmreq *req, uint64_t flags, const struc
 
 fail:
 	nm_close(d);
-	D("%s %s", message, ifname);
+	NM_SAY_("%s %s", message, ifname);
 	errno = error != 0 ? error : EINVAL;
 	return NULL;
 }
@@ -593,9 +599,12 @@ nm_inject(struct nm_desc *d, const void *buf, size_t size)
 
 	for (; left > 0; left--, ri = nm_next_ring_(ri, d->first_tx_ring, d->last_tx_ring)) {
 		struct netmap_ring *ring = NETMAP_TXRING(d->nifp, ri);
-		uint32_t i = ring->cur;
+		uint32_t i;
 		size_t rest = size;
 
+		if ((void *)ring == (void *)d->nifp)
+			continue; /* not bound */
+		i = ring->cur;
 		while (rest > ring->nr_buf_size && i != ring->tail) {
 			rest -= ring->nr_buf_size;
 			i = nm_ring_next(ring, i);
@@ -674,6 +683,8 @@ nm_dispatch(struct nm_desc *d, int cnt, nm_cb_t cb, unsigned char *arg)
 	for (; left > 0 && got != cnt; left--, ri = nm_next_ring_(ri, d->first_rx_ring, d->last_rx_ring)) {
 		struct netmap_ring *ring = NETMAP_RXRING(d->nifp, ri);
 
+		if ((void *)ring == (void *)d->nifp)
+			continue; /* not bound */
 		for (; got != cnt && !nm_ring_empty(ring); got++) {
 			/* One packet late: only then is it known that it is not the last. */
 			if (got > 0)
@@ -701,10 +712,11 @@ nm_nextpkt(struct nm_desc *d, struct nm_pkthdr *hdr)
 
 	for (; left > 0; left--, ri = nm_next_ring_(ri, d->first_rx_ring, d->last_rx_ring)) {
 		struct netmap_ring *ring = NETMAP_RXRING(d->nifp, ri);
-		struct netmap_slot *slot = &ring->slot[ring->cur];
+		struct netmap_slot *slot;
 
-		if (nm_ring_empty(ring))
+		if ((void *)ring == (void *)d->nifp || nm_ring_empty(ring))
 			continue;
+		slot = &ring->slot[ring->cur];
 		hdr->ts = ring->ts;
 		hdr->len = hdr->caplen = slot->len;
 		ring->head = ring->cur = nm_ring_next(ring, ring->cur);

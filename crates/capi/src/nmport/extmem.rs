@@ -19,7 +19,8 @@ impl nmport_d {
     /// C contract 1, 3.
     unsafe fn add_cleanup(&mut self) -> Result<&mut nmport_cleanup_d, Failure> {
         // Valid as zeros: pointers and a number.
-        let cleanup = self.context().alloc::<nmport_cleanup_d>(self.says("record of an option"))?;
+        let cleanup =
+            self.context().alloc::<nmport_cleanup_d>(self.says("cannot allocate the record of an option"))?;
         // SAFETY: just allocated.
         let cleanup = unsafe { &mut *cleanup };
         cleanup.next = self.clist;
@@ -33,7 +34,7 @@ impl nmport_d {
     /// C contract 1, 3, 4; `T` begins with a [`nmreq_option`].
     unsafe fn add_option<T>(&mut self, option: T) -> Result<*mut T, Failure> {
         let ctx = self.context();
-        let copy = ctx.alloc::<T>(self.says("option"))?;
+        let copy = ctx.alloc::<T>(self.says("cannot allocate an option"))?;
         // SAFETY: just allocated, for this type; C contract 1, 3, 4.
         unsafe {
             copy.write(option);

@@ -67,7 +67,7 @@ impl nmport_d {
     unsafe fn map_new(&self) -> Result<*mut nmem_d, Failure> {
         let ctx = self.context();
         // Valid as zeros: numbers and pointers.
-        let desc = ctx.alloc::<nmem_d>(self.says("record of its memory"))?;
+        let desc = ctx.alloc::<nmem_d>(self.says("cannot allocate the record of its memory"))?;
         // SAFETY: just allocated; the option is of this port.
         unsafe {
             (*desc).mem_id = self.reg.nr_mem_id;

@@ -30,7 +30,7 @@ impl nmport_d {
     /// A new one in a context: all zero, but for a header, the context, and no descriptor.
     fn create(ctx: Ctx) -> Result<*mut Self, Failure> {
         // Valid as zeros: numbers and pointers.
-        let d = ctx.alloc::<Self>("a port descriptor")?;
+        let d = ctx.alloc::<Self>("cannot allocate a port descriptor")?;
         // SAFETY: just allocated, zeroed, and nobody else's.
         unsafe {
             (*d).ctx = ctx.as_ptr();
