@@ -30,6 +30,12 @@
 #define NM_EXT_
 #endif
 
+#if defined(__clang__) && defined(__cplusplus)
+/* Arrays without a length at the end of structures: clang does not let NM_EXT_ speak for them. */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wc99-extensions"
+#endif
+
 /* Versions of the interface: the one spoken here, and those that a service accepts. */
 #define NETMAP_API 14
 #define NETMAP_MIN_API 14
@@ -388,6 +394,10 @@ nm_sync_kloop_appl_read(struct nm_csb_ktoa *ktoa, uint32_t *hwtail, uint32_t *hw
 #define NIOCTXSYNC _IO('i', 148)
 #define NIOCRXSYNC _IO('i', 149)
 #define NIOCCTRL   _IOWR('i', 151, struct nmreq_header)
+
+#if defined(__clang__) && defined(__cplusplus)
+#pragma clang diagnostic pop
+#endif
 
 #include <net/netmap_legacy.h>
 
