@@ -1,8 +1,8 @@
 //! `libnetmap`: netmap's C library, for programs that include `libnetmap.h`.
 //!
 //! The functions read names, keep descriptors, requests and options, and talk to whatever serves
-//! `/dev/netmap` by `open`, `ioctl`, `mmap` and `close` of the C library ([`sys`]). The grammar of names is
-//! that of [`ringway_abi`]; the structures that only C programs see are in [`types`]. The headers in
+//! `/dev/netmap` by `open`, `ioctl`, `mmap` and `close` of the C library (module `sys`). The grammar of names is
+//! that of [`ringway_abi`]; the structures that only C programs see are in module `types`. The headers in
 //! `include/` are the other half: `nm_open` and its like live there alone, as static functions.
 //!
 //! Not here yet: the doors, which answer those system calls without a kernel module.
