@@ -2,8 +2,9 @@
 //! against it.
 //!
 //! The numbers were measured with a C compiler on netmap's own headers (abi.md 2-4), not derived from
-//! the Rust types. [`LAYOUTS`] carries them on, so that the C library can check its headers against
-//! the very same table.
+//! the Rust types. [`LAYOUTS`] carries them on, and [`LIBRARY_LAYOUTS`] those of structures that exist
+//! only between a program and a C library, so that the C library can check its headers and its own
+//! types against the very same tables.
 
 use crate::legacy::*;
 use crate::option::*;
@@ -241,5 +242,116 @@ layout! {
     nm_ifreq 272 1 {
         nifr_name 0 16
         data 16 256
+    }
+}
+
+macro_rules! library {
+    ($($name:ident $size:literal $align:literal { $($field:ident $offset:literal $bytes:literal)* })*) => {
+        /// The structures of `net/netmap_user.h` and `libnetmap.h`, measured in C (abi.md 2-4).
+        pub const LIBRARY_LAYOUTS: &[StructLayout] = &[$(StructLayout {
+            name: stringify!($name),
+            size: $size,
+            align: $align,
+            fields: &[$(FieldLayout { name: stringify!($field), offset: $offset, size: $bytes }),*],
+        }),*];
+    };
+}
+
+library! {
+    nm_pkthdr 56 8 {
+        ts 0 16
+        caplen 16 4
+        len 20 4
+        flags 24 8
+        d 32 8
+        slot 40 8
+        buf 48 8
+    }
+    nm_stat 12 4 {
+        ps_recv 0 4
+        ps_drop 4 4
+        ps_ifdrop 8 4
+    }
+    nm_desc 760 8 {
+        self 0 8
+        fd 8 4
+        mem 16 8
+        memsize 24 8
+        done_mmap 32 4
+        nifp 40 8
+        first_tx_ring 48 2
+        last_tx_ring 50 2
+        cur_tx_ring 52 2
+        first_rx_ring 54 2
+        last_rx_ring 56 2
+        cur_rx_ring 58 2
+        req 60 60
+        hdr 120 56
+        some_ring 176 8
+        buf_start 184 8
+        buf_end 192 8
+        snaplen 200 4
+        promisc 204 4
+        to_ms 208 4
+        errbuf 216 8
+        if_flags 224 4
+        if_reqcap 228 4
+        if_curcap 232 4
+        st 236 12
+        msg 248 512
+    }
+    nmport_d 216 8 {
+        hdr 0 88
+        reg 88 56
+        mem 144 8
+        ctx 152 8
+        register_done 160 4
+        mmap_done 164 4
+        extmem 168 8
+        fd 176 4
+        nifp 184 8
+        first_tx_ring 192 2
+        last_tx_ring 194 2
+        first_rx_ring 196 2
+        last_rx_ring 198 2
+        cur_tx_ring 200 2
+        cur_rx_ring 202 2
+        clist 208 8
+    }
+    nmctx 48 8 {
+        verbose 0 4
+        error 8 8
+        malloc 16 8
+        free 24 8
+        lock 32 8
+        mem_descs 40 8
+    }
+    nmem_d 48 8 {
+        mem_id 0 2
+        refcount 4 4
+        mem 8 8
+        size 16 8
+        is_extmem 24 4
+        next 32 8
+        prev 40 8
+    }
+    nmreq_opt_key 16 8 {
+        key 0 8
+        id 8 4
+        flags 12 4
+    }
+    nmreq_opt_parser 304 16 {
+        prefix 0 8
+        parse 8 8
+        default_key 16 4
+        nr_keys 20 4
+        flags 24 4
+        next 32 8
+        keys 40 256
+    }
+    nmreq_parse_ctx 144 8 {
+        ctx 0 8
+        token 8 8
+        keys 16 128
     }
 }

@@ -43,12 +43,14 @@ pub mod legacy;
 
 pub mod virt;
 
+pub mod constants;
 pub mod layout;
 
 pub mod portspec;
 
 pub mod wire;
 
+pub use constants::*;
 pub use errno::*;
 pub use layout::*;
 pub use legacy::*;

@@ -9,6 +9,7 @@
 //! as text. So an error of such an option shows only after the whole string was parsed, while
 //! libnetmap reports whichever error is further left.
 
+mod keys;
 mod legacy;
 mod library;
 mod names;
@@ -16,12 +17,11 @@ mod options;
 #[cfg(test)]
 mod tests;
 
+pub use keys::{KeyDef, OptionDef, OptionValues, decode_options};
 pub use legacy::LegacySpec;
 pub use library::{PortSpec, RegisterSpec, decode_header, decode_register};
 pub use names::{PipeRole, ValeNameError, is_vale_name, split_pipe, split_vale};
-pub use options::{
-    Conf, Extmem, KeyDef, NicMode, Offset, OptionDef, OptionValues, ParseOptions, decode_options,
-};
+pub use options::{Conf, ConfValues, Extmem, NicMode, Offset, ParseOptions, PortOption, decode_port_options};
 
 use crate::errno::Errno;
 use crate::request::{

@@ -1,168 +1,9 @@
-//! The `@option` part of libnetmap's grammar.
-//!
-//! Which options there are, and their keys, is a table ([`OptionDef`]); [`decode_options`] reads any
-//! such table, so that the C library can serve `nmreq_options_decode` with a program's own.
-//!
-//! ```text
-//! options := ( "@" opt )*
-//! opt     := name | name "=" value | name ":" key "=" value ("," key "=" value)*
-//! ```
+//! The options of port names: the table for [`decode_options`], and what each option means.
 
-use super::{PortSpec, SpecError, atoi};
-use crate::errno::Errno;
+use super::{KeyDef, OptionDef, OptionValues, PortSpec, SpecError, decode_options};
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
-use alloc::vec::Vec;
 use core::fmt;
-
-/// A key of an option. Source: `libnetmap.h`, `struct nmreq_opt_key`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyDef<'a> {
-    /// Spelling, with `_` where users may write `-` too.
-    pub name: &'a str,
-    /// Index of its value in [`OptionValues`].
-    pub id: usize,
-    /// May stand without `=value`; its value is then its name.
-    pub allow_empty: bool,
-    /// Must get a value if the option is written with `:`.
-    pub must_set: bool,
-}
-
-/// An option and its keys. Source: `libnetmap.h`, `struct nmreq_opt_parser`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OptionDef<'a> {
-    /// Spelling.
-    pub name: &'a str,
-    /// Id of the key that takes the value of `name=value`, if that form is allowed.
-    pub default_key: Option<usize>,
-    /// Refused with EOPNOTSUPP.
-    pub disabled: bool,
-    /// May stand without `=` and `:`.
-    pub allow_empty: bool,
-    /// The keys.
-    pub keys: &'a [KeyDef<'a>],
-}
-
-/// The values of one option as written, by key id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OptionValues<'a>(Vec<Option<&'a str>>);
-
-impl<'a> OptionValues<'a> {
-    /// The value of a key; `None` if not given, or given as `key=`.
-    pub fn get(&self, id: usize) -> Option<&'a str> {
-        self.0.get(id).copied().flatten()
-    }
-
-    fn set(&mut self, id: usize, value: &'a str) {
-        if let Some(slot) = self.0.get_mut(id) {
-            *slot = Some(value).filter(|text| !text.is_empty());
-        }
-    }
-
-    /// The value of a key as C's `atoi` reads it.
-    fn number(&self, id: usize) -> Option<i32> {
-        self.get(id).map(atoi)
-    }
-}
-
-/// Reads a list of options, giving the values of each with its index in `defs` to `apply`.
-///
-/// What `apply` did for options before a bad one stays done. Source: userapi.md 5,
-/// `nmreq_options_decode`.
-///
-/// # Errors
-/// [`SpecError`] with libnetmap's text, or the error of `apply`.
-pub fn decode_options<'a>(
-    text: &'a str,
-    defs: &'a [OptionDef<'a>],
-    apply: &mut dyn FnMut(usize, &OptionValues<'a>) -> Result<(), SpecError>,
-) -> Result<(), SpecError> {
-    if text.is_empty() {
-        return Ok(());
-    }
-    let Some(list) = text.strip_prefix('@') else {
-        return Err(SpecError::invalid("option list does not start with '@'"));
-    };
-    for option in list.split('@') {
-        let end = option.find([':', '=']).unwrap_or(option.len());
-        let (name, body) = option.split_at(end);
-        if name.is_empty() {
-            return Err(SpecError::invalid("invalid empty option"));
-        }
-        let Some(index) = defs.iter().position(|def| def.name == name) else {
-            return Err(SpecError::invalid(format!("unknown option: '{name}'")));
-        };
-        apply(index, &defs[index].values(body)?)?;
-    }
-    Ok(())
-}
-
-impl<'a> OptionDef<'a> {
-    /// Reads what follows the name: nothing, `=value` or `:key=value,...`.
-    fn values(&self, body: &'a str) -> Result<OptionValues<'a>, SpecError> {
-        let name = self.name;
-        if self.disabled {
-            let text = format!("option '{name}' is not supported");
-            return Err(SpecError::new(Errno::EOPNOTSUPP, text));
-        }
-        let ids = self.keys.iter().map(|key| key.id).chain(self.default_key);
-        let mut values = OptionValues(vec![None; ids.max().map_or(0, |id| id.saturating_add(1))]);
-        if let Some(value) = body.strip_prefix('=') {
-            let Some(id) = self.default_key else {
-                return Err(SpecError::invalid(format!("syntax error: '=' not valid after '{name}'")));
-            };
-            if value.is_empty() {
-                return Err(SpecError::invalid(format!("missing value for option '{name}'")));
-            }
-            values.set(id, value);
-        } else if let Some(pairs) = body.strip_prefix(':') {
-            self.pairs(pairs, &mut values)?;
-        } else if !self.allow_empty {
-            return Err(SpecError::invalid(format!("syntax error: missing body after '{name}'")));
-        }
-        Ok(values)
-    }
-
-    fn pairs(&self, mut rest: &'a str, values: &mut OptionValues<'a>) -> Result<(), SpecError> {
-        let name = self.name;
-        let mut more = !rest.is_empty();
-        while more {
-            // The first character of a key is not looked at, so that even '=' and ',' can be one.
-            let first = rest.chars().next().map_or(0, char::len_utf8);
-            let end = rest[first..].find(['=', ',']).map_or(rest.len(), |at| first + at);
-            let written = format!("{}{}", &rest[..first], rest[first..end].replace('-', "_"));
-            rest = &rest[end..];
-
-            let Some(key) = self.keys.iter().find(|key| key.name == written) else {
-                return Err(SpecError::invalid(format!("unknown key: '{written}'")));
-            };
-            if let Some(old) = values.get(key.id) {
-                let text = format!("option '{name}': duplicate key '{written}', already set to '{old}'");
-                return Err(SpecError::invalid(text));
-            }
-            if let Some(tail) = rest.strip_prefix('=') {
-                let end = tail.find(',').unwrap_or(tail.len());
-                values.set(key.id, &tail[..end]);
-                rest = &tail[end..];
-            } else if key.allow_empty {
-                values.set(key.id, key.name);
-            } else {
-                let text = format!("option '{name}': missing '=value' for key '{written}'");
-                return Err(SpecError::invalid(text));
-            }
-            more = rest.starts_with(',');
-            rest = rest.strip_prefix(',').unwrap_or(rest);
-        }
-        match self.keys.iter().find(|key| key.must_set && values.get(key.id).is_none()) {
-            Some(key) => {
-                let text = format!("option '{name}': mandatory key '{}' not assigned", key.name);
-                Err(SpecError::invalid(text))
-            }
-            None => Ok(()),
-        }
-    }
-}
 
 /// Ring and slot counts of `@conf`, 0 for "service decides".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -323,6 +164,8 @@ static OPTIONS: [OptionDef<'static>; 5] = [
 /// Which options a name may use. All but `offset` at first, as in libnetmap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseOptions {
+    /// How many of [`OPTIONS`] exist at all.
+    known: usize,
     disabled: [bool; OPTIONS.len()],
 }
 
@@ -337,7 +180,12 @@ impl ParseOptions {
     pub const fn new() -> Self {
         let mut disabled = [false; OPTIONS.len()];
         disabled[OFFSET] = true;
-        Self { disabled }
+        Self { known: OPTIONS.len(), disabled }
+    }
+
+    /// All that libnetmap has, but `offset`; Ringway's own (`mode`) are unknown.
+    pub const fn libnetmap() -> Self {
+        Self { known: MODE, ..Self::new() }
     }
 
     /// Allows an option; false if there is none of this name.
@@ -351,7 +199,7 @@ impl ParseOptions {
     }
 
     fn set(&mut self, name: &str, disabled: bool) -> bool {
-        match OPTIONS.iter().position(|def| def.name == name) {
+        match OPTIONS[..self.known].iter().position(|def| def.name == name) {
             Some(index) => {
                 self.disabled[index] = disabled;
                 true
@@ -361,37 +209,76 @@ impl ParseOptions {
     }
 }
 
-impl PortSpec {
-    /// Reads the options of a name into `self`.
-    pub(super) fn apply_options(&mut self, text: &str, allowed: &ParseOptions) -> Result<(), SpecError> {
-        let mut defs = OPTIONS;
-        for (def, disabled) in defs.iter_mut().zip(allowed.disabled) {
-            def.disabled = disabled;
-        }
-        decode_options(text, &defs, &mut |index, values| match index {
-            SHARE => set_once(&mut self.share, "share", values.get(0).unwrap_or_default().into()),
-            CONF => {
-                self.conf.apply(values);
-                Ok(())
-            }
-            EXTMEM if self.extmem.is_some() => {
-                Err(SpecError::invalid(format!("{}: extmem already in use", self.name)))
-            }
-            EXTMEM => set_once(&mut self.extmem, "extmem", Extmem::from_values(values)),
+/// One option of a port name, as read. What it asks for is not done yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortOption<'a> {
+    /// `@share`: port whose region to use, as written; never empty.
+    Share(&'a str),
+    /// `@conf`.
+    Conf(ConfValues<'a>),
+    /// `@extmem`.
+    Extmem(Extmem),
+    /// `@offset`.
+    Offset(Offset),
+    /// `@mode`.
+    Mode(NicMode),
+}
+
+/// The counts that one `@conf` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfValues<'a>(OptionValues<'a>);
+
+/// Reads the options of a port name, giving each to `apply` in its turn.
+///
+/// What `apply` did for options before a bad one stays done. Source: userapi.md 6.
+///
+/// # Errors
+/// [`SpecError`] with libnetmap's text, or the error of `apply`.
+pub fn decode_port_options<'a>(
+    text: &'a str,
+    allowed: &ParseOptions,
+    apply: &mut dyn FnMut(PortOption<'a>) -> Result<(), SpecError>,
+) -> Result<(), SpecError> {
+    let mut defs = OPTIONS;
+    for (def, disabled) in defs.iter_mut().zip(allowed.disabled) {
+        def.disabled = disabled;
+    }
+    decode_options(text, &defs[..allowed.known], &mut |index, values| {
+        apply(match index {
+            SHARE => PortOption::Share(values.get(0).unwrap_or_default()),
+            CONF => PortOption::Conf(ConfValues(values.clone())),
+            EXTMEM => PortOption::Extmem(Extmem::from_values(values)),
             OFFSET => {
                 // atoi gives an int; C then widens it with its sign.
                 let initial = i64::from(values.number(0).unwrap_or(0)) as u64;
-                let offset = Offset { initial, bits: values.number(1).unwrap_or(0) as u32 };
-                set_once(&mut self.offset, "offset", offset)
+                PortOption::Offset(Offset { initial, bits: values.number(1).unwrap_or(0) as u32 })
             }
-            MODE => {
+            // MODE, the last one.
+            _ => {
                 let name = values.get(0).unwrap_or_default();
                 let mode = NicMode::from_name(name)
                     .ok_or_else(|| SpecError::invalid(format!("unknown mode: '{name}'")))?;
-                set_once(&mut self.nic_mode, "mode", mode)
+                PortOption::Mode(mode)
             }
-            // The table has no more.
-            _ => Ok(()),
+        })
+    })
+}
+
+impl PortSpec {
+    /// Reads the options of a name into `self`.
+    pub(super) fn apply_options(&mut self, text: &str, allowed: &ParseOptions) -> Result<(), SpecError> {
+        decode_port_options(text, allowed, &mut |option| match option {
+            PortOption::Share(port) => set_once(&mut self.share, "share", port.into()),
+            PortOption::Conf(values) => {
+                self.conf.apply(&values);
+                Ok(())
+            }
+            PortOption::Extmem(_) if self.extmem.is_some() => {
+                Err(SpecError::invalid(format!("{}: extmem already in use", self.name)))
+            }
+            PortOption::Extmem(extmem) => set_once(&mut self.extmem, "extmem", extmem),
+            PortOption::Offset(offset) => set_once(&mut self.offset, "offset", offset),
+            PortOption::Mode(mode) => set_once(&mut self.nic_mode, "mode", mode),
         })
     }
 }
@@ -407,7 +294,8 @@ fn set_once<T: PartialEq>(slot: &mut Option<T>, name: &str, value: T) -> Result<
 
 impl Conf {
     /// Overwrites what is given; the specific keys win over the general ones.
-    fn apply(&mut self, values: &OptionValues<'_>) {
+    pub fn apply(&mut self, values: &ConfValues<'_>) {
+        let values = &values.0;
         let number = |specific, general| values.number(specific).or_else(|| values.number(general));
         let rings = |count: &mut u16, specific, general| {
             *count = number(specific, general).map_or(*count, |n| n as u16);

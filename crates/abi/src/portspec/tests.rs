@@ -174,6 +174,13 @@ fn library_offset_rows_once_enabled() {
     let error = PortSpec::parse_with("vale0:1@conf:rings=1", &allowed).unwrap_err();
     assert_eq!((error.errno, error.message.as_str()), (Errno(95), "option 'conf' is not supported"));
     assert!(!allowed.enable("bogus") && !allowed.disable("bogus"));
+
+    // What is not in netmap can be left out.
+    let mut netmap = ParseOptions::libnetmap();
+    assert!(!netmap.enable("mode") && netmap.enable("offset"));
+    let error = PortSpec::parse_with("netmap:eth0@mode=copy", &netmap).unwrap_err();
+    assert_eq!((error.errno, error.message.as_str()), (Errno::EINVAL, "unknown option: 'mode'"));
+    assert!(PortSpec::parse_with("netmap:eth0@offset=4", &netmap).is_ok());
 }
 
 #[test]
