@@ -37,9 +37,14 @@ pub fn broker_size(when: &str, filter: &[String]) {
         return;
     }
     let pid = env("MACRO_BROKER_PID", 0);
-    match status_kb(pid, "VmRSS") {
-        Some(kb) => println!("broker, {when}: {:.1} MiB resident", kb as f64 / 1024.0),
-        None => println!("SKIP idle broker: no /proc/{pid}/status"),
+    // A region goes when the kernel has let go of the queue that it was registered with.
+    std::thread::sleep(2 * QUEUE_PAUSE);
+    let mib = |name| status_kb(pid, name).map(|kb| kb as f64 / 1024.0);
+    match (mib("VmRSS"), mib("RssAnon"), mib("RssShmem")) {
+        (Some(all), Some(own), Some(shared)) => println!(
+            "broker, {when}: {all:.1} MiB resident, of that {own:.1} of its own and {shared:.1} of regions"
+        ),
+        _ => println!("SKIP idle broker: no /proc/{pid}/status"),
     }
 }
 
