@@ -15,23 +15,36 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// If they cannot be built.
 pub fn programs() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| {
-        if let Some(dir) = std::env::var_os("RINGWAY_E2E_PROGRAMS") {
-            return dir.into();
-        }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        let target = root.join(target).join("e2e");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
-            .current_dir(&root)
-            .args(["build", "--quiet", "-p", "ringway-apps", "--bins", "--target-dir"])
-            .arg(&target)
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the programs do not build");
-        target.join("debug")
+    DIR.get_or_init(|| match std::env::var_os("RINGWAY_E2E_PROGRAMS") {
+        Some(dir) => dir.into(),
+        None => build_programs(&[]).join("debug"),
     })
+}
+
+/// As [`programs`], built for release: what benches measure.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn release_programs() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| build_programs(&["--release"]).join("release"))
+}
+
+/// Returns the target folder.
+fn build_programs(options: &[&str]) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = root.join(target).join("e2e");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .current_dir(&root)
+        .args(["build", "--quiet", "-p", "ringway-apps", "--bins", "--target-dir"])
+        .arg(&target)
+        .args(options)
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "the programs do not build");
+    target
 }
 
 /// A folder of this test alone, gone when dropped.
@@ -76,6 +89,7 @@ impl Drop for TempDir {
 pub struct TestBroker {
     /// Where it keeps its socket.
     pub dir: TempDir,
+    programs: &'static Path,
     child: Child,
 }
 
@@ -85,15 +99,23 @@ impl TestBroker {
     /// # Panics
     /// If it does not.
     pub fn start(config: &str) -> Self {
-        let dir = TempDir::new();
-        let child = Self::spawn(dir.path(), config);
-        TestBroker { dir, child }
+        Self::start_from(programs(), config)
     }
 
-    fn spawn(dir: &Path, config: &str) -> Child {
+    /// As [`TestBroker::start`], with the programs in a folder: [`release_programs`].
+    ///
+    /// # Panics
+    /// If it does not serve.
+    pub fn start_from(programs: &'static Path, config: &str) -> Self {
+        let dir = TempDir::new();
+        let child = Self::spawn(programs, dir.path(), config);
+        TestBroker { dir, programs, child }
+    }
+
+    fn spawn(programs: &Path, dir: &Path, config: &str) -> Child {
         let file = dir.join("config.toml");
         std::fs::write(&file, config).expect("the configuration is written");
-        let mut child = Command::new(programs().join("ringway"))
+        let mut child = Command::new(programs.join("ringway"))
             .args(["broker", "run", "--stay", "--socket"])
             .arg(dir.join("sock"))
             .arg("--config")
@@ -120,7 +142,7 @@ impl TestBroker {
 
     /// A command with `$RINGWAY_SOCKET` set to this broker: a program by its name.
     pub fn command(&self, program: &str) -> Command {
-        self.command_at(&programs().join(program))
+        self.command_at(&self.programs.join(program))
     }
 
     /// As [`TestBroker::command`], for the program at a path.
@@ -139,7 +161,7 @@ impl TestBroker {
     /// Starts another where it was.
     pub fn restart(&mut self, config: &str) {
         self.kill();
-        self.child = Self::spawn(self.dir.path(), config);
+        self.child = Self::spawn(self.programs, self.dir.path(), config);
     }
 
     /// What `ringway ARGS --json` says.
