@@ -1,99 +1,171 @@
-//! Looking on for a while before sleeping: only while that pays, and not where others want the processor.
+//! Whether to look on for a while before sleeping, and how long.
+//!
+//! A wake-up across processors costs the waker microseconds, and the sleeper runs some 10 to 30 of them later; a program that sleeps
+//! for a shorter time than that would have done better to look on. Two that exchange packets can even keep each other asleep: each
+//! wakes the other too late to find it still looking. So the time to look on follows the sleeps: it grows while they turn out short, and
+//! shrinks to nothing while they are long. (The rule is that of halt polling in KVM.)
 
-use crate::wait::{Interest, enough};
-use ringway_core::layout::Dir;
-use ringway_core::lease::{EndRing, Endpoint};
-use ringway_os::sys::{involuntary_switches, monotonic_nanos, this_cpu_plus_1, yield_now};
+use ringway_os::sys::{involuntary_switches, monotonic_nanos, yield_now};
 use std::sync::OnceLock;
 
-/// About what a sleep and a wake-up cost.
-const SPIN_NANOS: u64 = 10_000;
+/// Longest time to look on: until a peer that sleeps on another processor is awake and has worked, where processors are virtual.
+const MAX_SPIN_NANOS: u64 = 50_000;
+/// Time to look on at first, and again after the first short sleep.
+const FIRST_SPIN_NANOS: u64 = 10_000;
+/// Less is not worth the while.
+const MIN_SPIN_NANOS: u64 = 2_000;
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
-/// Yields to a peer on the same processor.
+/// Yields to a peer on the same processor that change nothing, before we sleep.
 const YIELDS: u32 = 4;
-/// Credit for spins that paid off, at most.
-const MAX_CREDIT: u32 = 8;
-/// Without credit, one wait in so many tries to spin.
-const PROBE: u32 = 16;
-/// Waits without spin after the processor was taken from us during one.
-const CROWDED: u32 = 64;
+/// A yield that is over sooner has let nobody run.
+const IDLE_YIELD_NANOS: u64 = 1_000;
+/// One that takes longer has let a stranger run, who keeps the processor for a whole slice; a wake-up would have preempted him.
+const STRANGER_NANOS: u64 = 300_000;
+/// Looking on for longer costs more than both sides pay for a sleep and a wake-up.
+const DEAR_NANOS: u64 = 20_000;
+/// So many in turn are packets that come one by one, at a pace for which to sleep.
+const MAX_DEAR: u32 = 8;
+/// Waits without looking on after that, or after the processor was taken from us while we did.
+const REST: u32 = 64;
 
-/// Whether, and how, to look on for a while before sleeping.
+/// How long the waits of one port look on before they sleep.
 #[derive(Debug)]
 pub(crate) struct Spinner {
-    /// Spins that paid off, less those that did not.
-    credit: u32,
-    /// Waits since the last spin, or to be waited without one.
-    skipped: u32,
-    crowded: u32,
+    spin_nanos: u64,
+    /// Looks in turn that found something late.
+    dear: u32,
+    /// Waits that must not look on.
+    resting: u32,
     switches: u64,
 }
 
 impl Default for Spinner {
     fn default() -> Self {
-        Spinner { credit: MAX_CREDIT / 2, skipped: 0, crowded: 0, switches: u64::MAX }
+        Spinner { spin_nanos: FIRST_SPIN_NANOS, dear: 0, resting: 0, switches: u64::MAX }
     }
 }
 
-fn has_several_cpus() -> bool {
+/// True if there is a processor for the far side besides ours.
+pub(crate) fn has_several_cpus() -> bool {
     static SEVERAL: OnceLock<bool> = OnceLock::new();
     *SEVERAL.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() > 1))
 }
 
 impl Spinner {
-    /// True if a ring of interest moved.
-    pub fn spin(&mut self, end: &Endpoint, interest: Interest, min: u32, now: u64, deadline: u64) -> bool {
-        let rings = |dir| end.bound(dir).iter().filter(move |_| interest.has(dir));
-        let all = || rings(Dir::Rx).chain(rings(Dir::Tx));
-        let moved = || all().any(|r| enough(r, min).is_some_and(|wanted| r.has_moved(wanted)));
-
-        let peer = all().map(EndRing::peer_cpu).find(|cpu| *cpu != 0).unwrap_or(0);
-        if peer == this_cpu_plus_1() || !has_several_cpus() {
-            return (0..YIELDS).any(|_| {
-                yield_now();
-                moved()
-            });
-        }
-        if !self.may_spin() {
+    /// Looks on until `moved`, but not past `deadline`; `now` is the time. `together`: the far side last ran on our own processor. Returns
+    /// what `moved` said last.
+    pub fn spin(&mut self, together: bool, moved: impl Fn() -> bool, now: u64, deadline: u64) -> bool {
+        if self.resting > 0 {
+            self.resting -= 1;
             return moved();
         }
-        let end_of_spin = deadline.min(now.saturating_add(SPIN_NANOS));
+        if together {
+            return self.take_turns(moved, now, deadline);
+        }
+        let end = deadline.min(now.saturating_add(self.spin_nanos));
+        let mut clock = now;
         loop {
             for _ in 0..LOOKS {
                 if moved() {
-                    self.credit = (self.credit + 1).min(MAX_CREDIT);
+                    self.found(clock - now);
                     return true;
                 }
                 std::hint::spin_loop();
             }
-            if monotonic_nanos() >= end_of_spin {
-                self.failed();
-                return false;
+            if clock >= end {
+                break;
             }
+            clock = monotonic_nanos();
         }
-    }
-
-    fn may_spin(&mut self) -> bool {
-        if self.crowded > 0 {
-            self.crowded -= 1;
-            return false;
-        }
-        if self.credit > 0 {
-            return true;
-        }
-        self.skipped = (self.skipped + 1) % PROBE;
-        self.skipped == 0
-    }
-
-    /// Was it because others want the processor?
-    #[cold]
-    fn failed(&mut self) {
-        self.credit = self.credit.saturating_sub(1);
         let switches = involuntary_switches();
         if switches > self.switches {
-            self.crowded = CROWDED;
+            // Others want the processor.
+            self.resting = REST;
         }
         self.switches = switches;
+        false
+    }
+
+    fn found(&mut self, after_nanos: u64) {
+        if after_nanos < DEAR_NANOS {
+            self.dear = 0;
+            return;
+        }
+        self.dear += 1;
+        if self.dear == MAX_DEAR {
+            *self = Spinner { resting: REST, switches: self.switches, ..Spinner::default() };
+        }
+    }
+
+    /// A wait that slept is over, `nanos` after it began.
+    pub fn slept(&mut self, nanos: u64) {
+        self.spin_nanos = if nanos > MAX_SPIN_NANOS {
+            if self.spin_nanos < 2 * MIN_SPIN_NANOS { 0 } else { self.spin_nanos / 2 }
+        } else {
+            (2 * self.spin_nanos).clamp(FIRST_SPIN_NANOS, MAX_SPIN_NANOS)
+        };
+    }
+
+    /// Lets a peer on our own processor run, as long as that runs. Sleeping instead would cost a wake-up a turn, which is more than
+    /// a batch.
+    fn take_turns(&mut self, moved: impl Fn() -> bool, now: u64, deadline: u64) -> bool {
+        let (mut last, mut idle) = (now, 0);
+        while idle < YIELDS && last < deadline {
+            yield_now();
+            let found = moved();
+            let now = monotonic_nanos();
+            if now > last + STRANGER_NANOS {
+                self.resting = REST;
+                return found;
+            }
+            if found {
+                return true;
+            }
+            idle += u32::from(now < last + IDLE_YIELD_NANOS);
+            last = now;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_sleeps_lengthen_the_look_and_long_ones_end_it() {
+        let mut s = Spinner::default();
+        for _ in 0..10 {
+            s.slept(MAX_SPIN_NANOS / 2);
+        }
+        assert_eq!(s.spin_nanos, MAX_SPIN_NANOS);
+        for _ in 0..10 {
+            s.slept(1_000_000);
+        }
+        assert_eq!(s.spin_nanos, 0);
+        s.slept(1_000);
+        assert_eq!(s.spin_nanos, FIRST_SPIN_NANOS);
+    }
+
+    #[test]
+    fn packets_at_a_pace_are_slept_for() {
+        let mut s = Spinner::default();
+        (1..MAX_DEAR).for_each(|_| s.found(DEAR_NANOS));
+        s.found(1_000);
+        (1..MAX_DEAR).for_each(|_| s.found(DEAR_NANOS));
+        assert_eq!(s.resting, 0);
+        s.found(DEAR_NANOS);
+        assert_eq!(s.resting, REST);
+    }
+
+    #[test]
+    fn a_look_ends_at_the_deadline_or_when_something_moved() {
+        let mut s = Spinner::default();
+        let now = monotonic_nanos();
+        for together in [false, true] {
+            assert!(!s.spin(together, || false, now, now));
+            assert!(s.spin(together, || true, now, u64::MAX));
+        }
     }
 }

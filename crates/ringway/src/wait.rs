@@ -5,12 +5,12 @@
 
 use crate::bound::Bound;
 use crate::error::SyncError;
-use crate::spin::Spinner;
+use crate::spin::{Spinner, has_several_cpus};
 use ringway_core::kring::distance;
 use ringway_core::layout::Dir;
 use ringway_core::lease::EndRing;
 use ringway_os::event::{Epoll, EventBuf, EventFlags};
-use ringway_os::sys::{monotonic_nanos, sleep, yield_now};
+use ringway_os::sys::{monotonic_nanos, sleep, this_cpu_plus_1, yield_now};
 use std::io;
 use std::ops::BitOr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -235,7 +235,7 @@ impl Bound {
         let mut now = start;
         let mut futile = 0;
         loop {
-            let found = kit.spinner.spin(&self.end, interest, min, now, deadline);
+            let found = self.look_on(&mut kit.spinner, interest, min, now, deadline);
             if found || self.announce(interest, min) {
                 // The far side moved; but another thread of ours may be syncing, or a hostile one may lie.
                 futile += 1;
@@ -248,7 +248,9 @@ impl Bound {
                 futile = 0;
                 let left = (deadline != u64::MAX).then(|| Duration::from_nanos(deadline.saturating_sub(now)));
                 let watch = kit.watch(self, wish.watch).cloned();
-                match watch.and_then(|w| w.take(self, &mut kit.events, left)) {
+                let slept = watch.and_then(|w| w.take(self, &mut kit.events, left));
+                kit.spinner.slept(monotonic_nanos() - now);
+                match slept {
                     Ok(true) => {}
                     Ok(false) if wish.on_signal && monotonic_nanos() < deadline => return Waited::Signal,
                     Ok(false) => {}
@@ -264,6 +266,16 @@ impl Bound {
                 return Waited::Over(Looked { ready: self.readiness(interest, 1), error: None });
             }
         }
+    }
+
+    /// Waits a little without sleeping. True if a ring of interest moved.
+    fn look_on(&self, spinner: &mut Spinner, interest: Interest, min: u32, now: u64, deadline: u64) -> bool {
+        let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
+        let all = || rings(Dir::Rx).chain(rings(Dir::Tx));
+        let moved = || all().any(|r| enough(r, min).is_some_and(|wanted| r.has_moved(wanted)));
+        let peer = all().map(EndRing::peer_cpu).find(|cpu| *cpu != 0).unwrap_or(0);
+        let together = peer == this_cpu_plus_1() || !has_several_cpus();
+        spinner.spin(together, moved, now, deadline)
     }
 
     /// What is ready without a sync.
