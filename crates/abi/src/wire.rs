@@ -16,6 +16,7 @@
 //!
 //! A grant is [`Grant`] with its list of offsets (TX, then RX, 8 bytes each) and name; its fds are region, state, RX and TX doorbell, the broker's own
 //! bell (an epoll fd to watch), the worker's doorbell, then for a switch port the switch page, for a pipe the other end's state and its RX and TX doorbells.
+//! JOIN of another user's port: no more than region and state, with bells that nobody else has. Who joins has attached before.
 
 use crate::request::nmreq_header;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -199,7 +200,7 @@ pub struct Geometry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Grant {
-    /// 0 null, 1 switch port, 2 pipe, 3 interface.
+    /// 0 null, 1 switch port, 2 pipe, 3 interface; 4 switch port, 5 pipe of another user.
     pub kind: u32,
     /// Switch port: its index.
     pub index: u32,

@@ -1,7 +1,7 @@
 //! Grants as bytes and fds, for the way from broker to client. See `ringway_abi::wire` for the layout.
 
 use crate::layout::{Geometry, PoolLayout, RegionLayout};
-use crate::lease::{BoundRings, Grant, GrantKind, PeerGrant};
+use crate::lease::{BoundRings, Grant, GrantKind, GuestOf, PeerGrant};
 use crate::nic::{MAX_QUEUES, NicGrant, NicPath, NicQueue};
 use crate::pool::Shm;
 use ringway_abi::wire::{self, WireError};
@@ -98,6 +98,8 @@ pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
             fds.extend(nic.queues.iter().map(|q| q.socket.as_fd()));
             (3, 0, 0)
         }
+        GrantKind::Guest(GuestOf::Switch) => (4, 0, 0),
+        GrantKind::Guest(GuestOf::Pipe) => (5, 0, 0),
     };
     let mut name = [0; wire::NAME_BYTES];
     for (b, c) in name.iter_mut().zip(g.name.bytes().take(wire::NAME_BYTES - 1)) {
@@ -199,6 +201,8 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
         }
         2 => GrantKind::Pipe { peer_state: fds.shm()?, peer_rx_bell: fds.bell()?, peer_tx_bell: fds.bell()? },
         3 => GrantKind::Nic(nic_in(&mut bytes, &mut fds)?),
+        4 => GrantKind::Guest(GuestOf::Switch),
+        5 => GrantKind::Guest(GuestOf::Pipe),
         _ => return Err(HandoverError::Field("kind")),
     };
     let name = w.name.iter().take_while(|b| **b != 0).map(|b| char::from(*b)).collect();

@@ -21,8 +21,8 @@ use ringway_os::xdp::XskRings;
 use std::fmt;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// What serves a granted port.
 #[derive(Clone, Debug)]
@@ -49,6 +49,18 @@ pub enum GrantKind {
     },
     /// An interface: how it is reached, and the sockets of its bound queues.
     Nic(NicGrant),
+    /// The port of another user, who handed its descriptor over: the broker serves its rings, and nothing but the port's own
+    /// memory is lent.
+    Guest(GuestOf),
+}
+
+/// What a guest takes part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestOf {
+    /// A port of a switch. Its RX rings are for whoever has bound them: what the senders left lies in the port's own state.
+    Switch,
+    /// One end of a pipe.
+    Pipe,
 }
 
 /// A bound port.
@@ -142,10 +154,12 @@ impl fmt::Display for BadGrant {
 
 impl std::error::Error for BadGrant {}
 
-/// One bound ring with its driver.
+/// One bound ring with its driver. Threads that share it take the driver in turn; who has it for himself ([`EndRing::parts`])
+/// takes no lock.
 pub struct EndRing {
     handle: RingHandle,
-    driver: Box<dyn RingDriver>,
+    /// Held for one sync, or one look. Nothing else is locked meanwhile.
+    driver: Mutex<Box<dyn RingDriver>>,
     index: u16,
 }
 
@@ -201,31 +215,50 @@ impl EndRing {
     }
 
     fn moved(&self, wanted: u32) -> bool {
-        if self.handle.shared.state.sync.stopped.load(Relaxed) != 0 {
+        // A thread that syncs the ring now is waited for: what it brings is seen below.
+        let driver = self.driver();
+        let moved = if self.handle.shared.state.sync.stopped.load(Relaxed) != 0 {
             // The next sync says so.
             true
         } else if self.handle.is_brokered() {
             self.handle.worker_moved()
         } else {
-            self.driver.moved_since(&self.handle, wanted)
-        }
+            driver.moved_since(&self.handle, wanted)
+        };
+        // Another process may be syncing it, or have done so since our last sync: it took what the driver would have shown us.
+        moved || self.handle.is_busy() || self.handle.owned() >= wanted
+    }
+
+    fn driver(&self) -> MutexGuard<'_, Box<dyn RingDriver>> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Processor, plus 1, on which the far side last worked on this ring; 0 when not known.
     #[must_use]
     pub fn peer_cpu(&self) -> u32 {
-        self.driver.peer_cpu(&self.handle)
+        self.driver().peer_cpu(&self.handle)
     }
 
-    /// What to wait on besides the port's doorbell.
-    #[must_use]
-    pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.driver.wake_fd()
+    /// Calls `with` on what to wait on besides the port's doorbell, if there is such a thing.
+    pub fn with_wake_fd<T>(&self, with: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        self.driver().wake_fd().map(with)
     }
 
     /// The ring and what syncs it, apart.
+    #[inline]
     pub fn parts(&mut self) -> RingParts<'_> {
-        RingParts { handle: &self.handle, driver: &mut *self.driver, index: self.index }
+        let driver = self.driver.get_mut().unwrap_or_else(PoisonError::into_inner);
+        RingParts { handle: &self.handle, driver: &mut **driver, index: self.index }
+    }
+
+    /// Calls `with` on the ring and what syncs it; None if another thread has it.
+    pub fn try_with<T>(&self, with: impl FnOnce(RingParts<'_>) -> T) -> Option<T> {
+        let mut driver = match self.driver.try_lock() {
+            Ok(driver) => driver,
+            Err(TryLockError::Poisoned(e)) => e.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(with(RingParts { handle: &self.handle, driver: &mut **driver, index: self.index }))
     }
 }
 
@@ -303,6 +336,10 @@ impl Endpoint {
         let mut end = Endpoint { me, tx: vec![], rx: vec![], peers, grant };
         end.tx = end.rings(Dir::Tx)?;
         end.rx = end.rings(Dir::Rx)?;
+        // The drivers alone have the sockets from now on.
+        if let GrantKind::Nic(nic) = &mut end.grant.kind {
+            nic.queues.clear();
+        }
         Ok(end)
     }
 
@@ -314,7 +351,7 @@ impl Endpoint {
             let shared = RingShared::new(&g.state.map, &g.geometry, dir, index).ok_or(BadGrant)?;
             let ring = RingView::new(&g.region.map, &g.layout, *ofs, shared.num_slots).ok_or(BadGrant)?;
             let driver = self.driver(dir, index)?;
-            out.push(EndRing { handle: RingHandle { ring, shared, dir }, driver, index });
+            out.push(EndRing { handle: RingHandle { ring, shared, dir }, driver: Mutex::new(driver), index });
         }
         Ok(out)
     }
@@ -338,17 +375,19 @@ impl Endpoint {
                 Box::new(PipeRx { peer: peer.ok_or(BadGrant)?, bell: peer_tx_bell.clone() })
             }
             (GrantKind::Nic(nic), _) => nic_driver(nic, &g.layout, dir, index)?,
+            (GrantKind::Guest(GuestOf::Switch), Dir::Rx) => Box::new(ValeRx),
+            (GrantKind::Guest(_), _) => Box::new(Elsewhere),
         })
     }
 
     /// Lets go of the sockets of an interface: the registry's keeper is gone, and the next one must find the queues free. The rings
     /// stay readable; their syncs fail.
-    pub fn release_devices(&mut self) {
-        let GrantKind::Nic(nic) = &mut self.grant.kind else { return };
-        for ring in self.tx.iter_mut().chain(&mut self.rx) {
-            ring.driver = Box::new(Unplugged);
+    pub fn release_devices(&self) {
+        if matches!(self.grant.kind, GrantKind::Nic(_)) {
+            for ring in self.tx.iter().chain(&self.rx) {
+                *ring.driver() = Box::new(Unplugged);
+            }
         }
-        nic.queues.clear();
     }
 
     /// What was granted.
@@ -378,9 +417,17 @@ impl Endpoint {
             Dir::Tx => self.tx.get_mut(i),
             Dir::Rx => self.rx.get_mut(i),
         };
-        let Some(EndRing { handle, driver, .. }) = ring else { return SyncOutcome::Failed };
+        let Some(RingParts { handle, driver, .. }) = ring.map(EndRing::parts) else {
+            return SyncOutcome::Failed;
+        };
         let context = EndContext { grant: &self.grant, peers: &self.peers };
-        context.sync(handle, &mut **driver, self.me, flags, source)
+        context.sync(handle, driver, self.me, flags, source)
+    }
+
+    /// What all rings share.
+    #[must_use]
+    pub fn context(&self) -> EndContext<'_> {
+        EndContext { grant: &self.grant, peers: &self.peers }
     }
 
     /// The end taken apart: what all rings share, TX rings, RX rings. So several can be worked on at a time.
@@ -420,6 +467,19 @@ struct Unplugged;
 impl RingDriver for Unplugged {
     fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
         Err(SyncError::Stopped)
+    }
+
+    fn moved_since(&self, _handle: &RingHandle, _wanted: u32) -> bool {
+        true
+    }
+}
+
+/// A ring that the broker serves for us. Asked itself, after the broker has given the ring back to others, it does nothing.
+struct Elsewhere;
+
+impl RingDriver for Elsewhere {
+    fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+        Err(SyncError::Failed)
     }
 
     fn moved_since(&self, _handle: &RingHandle, _wanted: u32) -> bool {

@@ -4,13 +4,14 @@
 //! accepted head, and (if it is to be synchronous) waits for the acknowledgement, which carries the new tail. The
 //! worker checks what was posted again.
 
-use crate::kring::{BROKER, RingHandle, SyncOutcome, forward};
+use crate::kring::{BROKER, RingHandle, SyncOutcome, distance, forward};
 use crate::layout::Dir;
 use ringway_abi::ring::NS_INDIRECT;
 use ringway_os::bytes::copy_from_user;
 use ringway_os::event::Doorbell;
 use ringway_os::ring::SlotWord;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::fence;
 use std::time::Duration;
 
 /// Looks at the answer before the processor is given away between looks.
@@ -81,6 +82,24 @@ impl RingHandle {
     pub fn worker_moved(&self) -> bool {
         let state = &*self.shared.state;
         state.ack.progress.load_after_announce() != state.sync.seen.load(Relaxed)
+    }
+
+    /// True if a sync of the ring, or a post, is under way in some process. If not, what the last one brought is visible.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let state = &*self.shared.state;
+        let busy = !matches!(state.sync.lock.holder(), 0 | BROKER) || state.post.lock.holder() != 0;
+        // Pairs with the release of the unlocking that we saw.
+        fence(Acquire);
+        busy
+    }
+
+    /// Slots from `head` that the ring's window shows to be the owner's.
+    #[must_use]
+    pub fn owned(&self) -> u32 {
+        let (n, header) = (self.num_slots(), &self.ring.header);
+        let (head, tail) = (header.head.load(Relaxed), header.tail.load(Acquire));
+        if head < n && tail < n { distance(n, head, tail) } else { 0 }
     }
 
     fn wait_for_ack(&self, ticket: u32) -> bool {

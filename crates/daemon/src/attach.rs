@@ -5,7 +5,7 @@ use ringway_core::control::Registry;
 use ringway_core::kring::{BROKER, REPAIR};
 use ringway_core::layout::RingShared;
 use ringway_core::vale::{repair_receiver, repair_sender};
-use ringway_os::sock::Conn;
+use ringway_os::sock::{Conn, Creds};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
@@ -51,7 +51,17 @@ impl Attachments {
 
     /// Those of `pid`, except `keep`: an older life of the same process, before exec.
     pub fn others_of(&self, pid: u32, keep: u32) -> Vec<u32> {
-        self.living.iter().filter(|(n, a)| a.pid == pid && **n != keep).map(|(n, _)| *n).collect()
+        self.of_process(pid).filter(|n| *n != keep).collect()
+    }
+
+    /// That of `creds`: of its process, as the user that it now is.
+    pub fn of(&self, creds: Creds) -> Option<u32> {
+        self.living.iter().find(|(_, a)| a.pid == creds.pid && a.uid == creds.uid).map(|(n, _)| *n)
+    }
+
+    /// Those of process `pid`, whoever it is now.
+    pub fn of_process(&self, pid: u32) -> impl Iterator<Item = u32> + '_ {
+        self.living.iter().filter(move |(_, a)| a.pid == pid).map(|(n, _)| *n)
     }
 
     /// How many a user has.

@@ -191,7 +191,7 @@ impl Server {
                 tracing::warn!("cannot watch a connection: {e}");
                 continue;
             }
-            self.sessions.insert(id, Session { conn, uid, pid: 0, binding: None });
+            self.sessions.insert(id, Session { conn, uid, pid: 0, binding: None, insiders: vec![] });
         }
     }
 
@@ -279,6 +279,10 @@ impl Server {
         let _ = self.epoll.remove(&a.channel);
         let _ = self.epoll.remove(&a.pidfd);
         self.break_locks();
+        self.sessions.values_mut().for_each(|s| s.insiders.retain(|n| *n != number));
+        if self.registry.guest_left(number) {
+            self.worker.refresh(&self.registry);
+        }
         self.closer.close(vec![a.channel.into_fd(), a.pidfd]);
     }
 

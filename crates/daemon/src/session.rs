@@ -8,6 +8,7 @@ use ringway_abi::wire::{self, Kind};
 use ringway_abi::*;
 use ringway_core::control::{Asker, BindingId, ControlError, Tunables};
 use ringway_core::handover::{grant_out, peer_out};
+use ringway_core::lease::Grant;
 use ringway_core::nic::NicRequest;
 use ringway_os::mem::Memfd;
 use ringway_os::sock::{Conn, Creds, Message};
@@ -25,6 +26,8 @@ pub struct Session {
     pub pid: u32,
     /// What it has bound.
     pub binding: Option<BindingId>,
+    /// Attachments that took part in it as the user who bound it: what they were lent stays theirs if they drop their privileges.
+    pub insiders: Vec<u32>,
 }
 
 /// An answer: an errno with a text, or a body with fds.
@@ -98,7 +101,7 @@ impl Server {
             }
             Kind::Control => self.control(id, creds, body, reply),
             Kind::Join => {
-                let grant = self.joinable(id, who).and_then(|b| self.registry.grant(b));
+                let grant = self.join(id, creds);
                 let answer = grant.as_ref().map(grant_out).map(|(body, fds)| Answer { body, fds });
                 self.finish(reply, &answer.map_err(Clone::clone));
             }
@@ -108,7 +111,7 @@ impl Server {
                     .and_then(|ask| {
                         let index =
                             u8::try_from(ask.index).map_err(|_| refuse(Errno::EINVAL, "no such index"))?;
-                        self.registry.peer_grant(self.joinable(id, who)?, index)
+                        self.registry.peer_grant(self.insider_of(id, creds)?, index)
                     });
                 let answer = peer.as_ref().map(peer_out);
                 let answer = answer.map(|(body, fds)| Answer { body, fds: fds.to_vec() });
@@ -182,18 +185,48 @@ impl Server {
         Ok(number)
     }
 
-    /// The session's binding, if `who` may take part in it.
-    fn joinable(&self, id: u64, who: Asker) -> Result<BindingId, ControlError> {
-        let session = self.sessions.get(&id);
-        let binding =
-            session.and_then(|s| s.binding).ok_or_else(|| refuse(Errno::ENXIO, "nothing is bound"))?;
-        if session.is_some_and(|s| who.may(s.uid)) {
+    fn binding_of(&self, id: u64) -> Result<BindingId, ControlError> {
+        let binding = self.sessions.get(&id).and_then(|s| s.binding);
+        binding.ok_or_else(|| refuse(Errno::ENXIO, "nothing is bound"))
+    }
+
+    /// Whoever holds the connection was given it, so may take part in what it has bound. A process of the user that bound it gets all; one
+    /// of another user the port's own memory, and the broker serves the rings from now on.
+    fn join(&mut self, id: u64, creds: Creds) -> Result<Grant, ControlError> {
+        let binding = self.binding_of(id)?;
+        let Some(number) = self.attachments.of(creds) else {
+            return Err(refuse(Errno::EPROTO, "a process attaches before it joins"));
+        };
+        if self.registry.binding_uid(binding) == Some(creds.uid) {
+            let grant = self.registry.grant(binding)?;
+            self.note_insider(id, number);
+            return Ok(grant);
+        }
+        self.registry.add_guest(binding, number, creds.uid)?;
+        // Before it can touch anything: the rings are the broker's now.
+        self.worker.refresh(&self.registry);
+        self.registry.guest_grant(binding, creds.uid)
+    }
+
+    fn note_insider(&mut self, id: u64, number: u32) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && !session.insiders.contains(&number)
+        {
+            session.insiders.push(number);
+        }
+    }
+
+    /// The session's binding, for a process that is trusted like the one that bound it.
+    fn insider_of(&self, id: u64, creds: Creds) -> Result<BindingId, ControlError> {
+        let binding = self.binding_of(id)?;
+        let is_insider = self.registry.binding_uid(binding) == Some(creds.uid)
+            || self.sessions.get(&id).is_some_and(|s| {
+                self.attachments.of_process(creds.pid).any(|number| s.insiders.contains(&number))
+            });
+        if is_insider {
             return Ok(binding);
         }
-        Err(refuse(
-            Errno::EACCES,
-            "the descriptor was bound by another user; its rings are not lent across users yet",
-        ))
+        Err(refuse(Errno::EACCES, "the descriptor was bound by another user: its peers are not lent to you"))
     }
 
     fn control(&mut self, id: u64, creds: Creds, body: &[u8], reply: Conn) {
@@ -256,7 +289,7 @@ impl Server {
         creds: Creds,
         name: &str,
         body: &[u8],
-    ) -> Result<(nmreq_register, ringway_core::lease::Grant), ControlError> {
+    ) -> Result<(nmreq_register, Grant), ControlError> {
         let mut req = nmreq_register::read_from_bytes(body).map_err(|_| refuse(Errno::EINVAL, "bad body"))?;
         let session = self.sessions.get(&id).ok_or_else(|| refuse(Errno::ENXIO, "no session"))?;
         if session.binding.is_some() {
@@ -279,6 +312,9 @@ impl Server {
             session.binding = Some(binding);
             session.pid = creds.pid;
             session.uid = creds.uid;
+        }
+        if let Some(number) = self.attachments.of(creds) {
+            self.note_insider(id, number);
         }
         req.nr_offset = grant.if_ofs;
         req.nr_memsize = grant.layout.memsize;

@@ -4,7 +4,7 @@
 //! rounds; it says that it wants them, and the worker steps back.
 
 use ringway_core::control::{Jobs, Registry};
-use ringway_os::event::{Epoll, EventBuf, EventFlags};
+use ringway_os::event::{Doorbell, Epoll, EventBuf, EventFlags};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,23 +21,25 @@ struct Shared {
     jobs: Mutex<Jobs>,
     wanted: AtomicBool,
     epoll: Epoll,
-    wake: ringway_os::event::Doorbell,
+    wake: Doorbell,
 }
 
 /// The worker; its thread begins with the first brokered ring.
 #[derive(Debug)]
 pub struct Worker {
     shared: Arc<Shared>,
+    /// Bells of guests that are watched now.
+    guests: Vec<Arc<Doorbell>>,
     runs: bool,
 }
 
 impl Worker {
     /// One that has nothing to do yet.
     pub fn new() -> io::Result<Self> {
-        let (epoll, wake) = (Epoll::new()?, ringway_os::event::Doorbell::new()?);
+        let (epoll, wake) = (Epoll::new()?, Doorbell::new()?);
         epoll.add(&wake, 0, EventFlags::IN | EventFlags::ET)?;
         let shared = Shared { jobs: Mutex::default(), wanted: AtomicBool::new(false), epoll, wake };
-        Ok(Worker { shared: Arc::new(shared), runs: false })
+        Ok(Worker { shared: Arc::new(shared), guests: vec![], runs: false })
     }
 
     /// Brings the jobs up to date after a change in the registry.
@@ -50,6 +52,15 @@ impl Worker {
             // Watched edge-triggered and never read: a client that fills its bell gives one edge more. EEXIST: watched already.
             let _ = shared.epoll.add(job.bell().as_fd(), 0, EventFlags::IN | EventFlags::ET);
         }
+        let guests: Vec<_> = registry.guest_bells().cloned().collect();
+        for bell in &guests {
+            let _ = shared.epoll.add(bell.as_fd(), 0, EventFlags::IN | EventFlags::ET);
+        }
+        // A guest that left may keep its bell, and ring on.
+        for bell in self.guests.iter().filter(|old| !guests.iter().any(|new| Arc::ptr_eq(old, new))) {
+            let _ = shared.epoll.remove(bell.as_fd());
+        }
+        self.guests = guests;
         let any = !jobs.list.is_empty();
         drop(jobs);
         shared.wanted.store(false, Ordering::SeqCst);

@@ -98,6 +98,16 @@ impl PrivateBell {
         &self.bell
     }
 
+    /// One more like [`PrivateBell::lent`], for somebody who must not meddle with the one that others watch.
+    ///
+    /// # Errors
+    /// EMFILE, ENOMEM.
+    pub fn lend_apart(&self) -> io::Result<LentBell> {
+        let lent = Epoll::new()?;
+        lent.add(&*self.bell, 0, EventFlags::IN | EventFlags::ET)?;
+        Ok(LentBell { fd: lent.fd })
+    }
+
     /// For clients: readable edge after each ring; there is nothing they can write to or take out.
     #[must_use]
     pub fn lent(&self) -> &Arc<LentBell> {
@@ -218,6 +228,13 @@ mod tests {
             assert_eq!((edges(&watcher), edges(&watcher)), (1, 0));
         }
         assert!(rustix::io::write(bell.lent().as_fd(), &1u64.to_ne_bytes()).is_err());
+        // What is lent apart has edges of its own, whoever drains the other.
+        let (apart, other) = (bell.lend_apart().unwrap(), Epoll::new().unwrap());
+        other.add(apart.as_fd(), 1, EventFlags::IN | EventFlags::ET).unwrap();
+        edges(&other);
+        bell.ring();
+        let drain = Epoll { fd: bell.lent().as_fd().try_clone_to_owned().unwrap() };
+        assert_eq!((edges(&drain), edges(&watcher), edges(&other)), (1, 0, 1));
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //!
 //! Source: unix(7), cmsg(3).
 
+use std::ffi::OsStr;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -14,6 +17,8 @@ use rustix::net::{
 
 /// Fds in one message, at most.
 pub const MAX_FDS: usize = 64;
+/// Random names tried before one gives up.
+const NAME_TRIES: u32 = 16;
 
 /// Who sent a message, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,26 @@ impl Conn {
         Ok(Conn { fd })
     }
 
+    /// As [`Conn::connect`], from a socket with a name of its own: `prefix` and a random number, in the abstract namespace. Whoever
+    /// is handed the socket can ask for that name without a word to the other end ([`names`]).
+    ///
+    /// # Errors
+    /// As [`Conn::connect`]; EADDRINUSE if somebody has taken one such name after the other.
+    pub fn connect_named(path: &Path, prefix: &str) -> io::Result<Self> {
+        let fd = socket()?;
+        let numbers = RandomState::new();
+        for i in 0..NAME_TRIES {
+            let name = format!("{prefix}{:016x}", numbers.hash_one(i));
+            match rustix::net::bind(&fd, &SocketAddrUnix::new_abstract_name(name.as_bytes())?) {
+                Err(rustix::io::Errno::ADDRINUSE) if i + 1 < NAME_TRIES => {}
+                Err(e) => return Err(e.into()),
+                Ok(()) => break,
+            }
+        }
+        rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
+        Ok(Conn { fd })
+    }
+
     /// Two ends of a new connection.
     ///
     /// # Errors
@@ -86,14 +111,18 @@ impl Conn {
         self.send_flags(data, fds, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
     }
 
-    /// Sends one message, waiting until there is room.
+    /// Sends one message, waiting until there is room, also if somebody has made the socket non-blocking.
     ///
     /// # Errors
     /// EPIPE if the peer is gone.
     pub fn send_waiting(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, poll};
         loop {
             match self.send_flags(data, fds, SendFlags::NOSIGNAL) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let _ = poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], None);
+                }
                 other => return other,
             }
         }
@@ -160,7 +189,31 @@ impl Conn {
     /// # Errors
     /// ENOTSOCK.
     pub fn peer_uid(&self) -> io::Result<u32> {
-        Ok(sockopt::socket_peercred(&self.fd)?.uid.as_raw())
+        Ok(self.peer()?.uid)
+    }
+
+    /// The process at the other end, as of when it connected or listened. Its number is 0 if it lives where we cannot see it.
+    ///
+    /// # Errors
+    /// ENOTSOCK.
+    pub fn peer(&self) -> io::Result<Creds> {
+        // Not through rustix, whose `Pid` cannot be 0.
+        let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: getsockopt writes at most `len` bytes, the size of the structure that we lend it.
+        let failed = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut cred).cast(),
+                &raw mut len,
+            )
+        } != 0;
+        if failed {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Creds { pid: u32::try_from(cred.pid).unwrap_or(0), uid: cred.uid })
     }
 
     /// The fd.
@@ -174,6 +227,29 @@ impl AsFd for Conn {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// What the two ends of a connected unix socket are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Our end's name in the abstract namespace.
+    pub own: Vec<u8>,
+    /// The path at which the other end listens.
+    pub peer: PathBuf,
+}
+
+/// The names of any fd that is a connected SEQPACKET unix socket whose own end has an abstract name and whose other end a path; None for every
+/// other fd. Asks the kernel only: nobody else can notice, and for an fd that is no socket it costs one system call.
+#[must_use]
+pub fn names(fd: BorrowedFd<'_>) -> Option<Names> {
+    let own = SocketAddrUnix::try_from(rustix::net::getsockname(fd).ok()?).ok()?;
+    let own = own.abstract_name().filter(|name| !name.is_empty())?.to_vec();
+    if sockopt::socket_type(fd).ok()? != SocketType::SEQPACKET {
+        return None;
+    }
+    let peer = SocketAddrUnix::try_from(rustix::net::getpeername(fd).ok()??).ok()?;
+    let peer = PathBuf::from(OsStr::from_bytes(peer.path_bytes()?));
+    Some(Names { own, peer })
 }
 
 /// A listening socket.
@@ -238,6 +314,46 @@ mod tests {
         y.send(b"through", &[]).unwrap();
         let x = Conn::adopt(m.fds.into_iter().next().unwrap());
         assert_eq!(x.recv(&mut buf).unwrap().len_bytes, 7);
+    }
+
+    #[test]
+    fn a_named_connection_is_told_from_all_other_fds_without_a_word() {
+        let path = std::env::temp_dir().join(format!("ringway-sock-test-{}", std::process::id()));
+        let listener = Listener::bind(&path).unwrap();
+        let conn = Conn::connect_named(&path, "ringway-test-").unwrap();
+        let plain = Conn::connect(&path).unwrap();
+        let _ = std::fs::remove_file(&path);
+        let accepted = listener.accept().unwrap();
+        let found = names(conn.as_fd()).expect("a named connection");
+        assert!(found.own.starts_with(b"ringway-test-"));
+        assert_eq!(found.peer, path);
+        assert_eq!(conn.peer().unwrap(), Creds { pid: std::process::id(), uid: crate::sys::euid() });
+        let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (pair, _far) = Conn::pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for other in
+            [plain.as_fd(), accepted.as_fd(), listener.as_fd(), stream.as_fd(), pair.as_fd(), file.as_fd()]
+        {
+            assert_eq!(names(other), None);
+        }
+        assert!(accepted.recv(&mut [0; 4]).is_err(), "nothing was sent");
+    }
+
+    #[test]
+    fn sending_waits_on_a_socket_that_somebody_made_non_blocking() {
+        let (a, b) = Conn::pair().unwrap();
+        rustix::io::ioctl_fionbio(&a, true).unwrap();
+        let packets = 2000;
+        let reader = std::thread::spawn(move || {
+            let mut buf = [0; 1000];
+            for _ in 0..packets {
+                assert_eq!(b.recv_waiting(&mut buf).unwrap().len_bytes, 1000);
+            }
+        });
+        for _ in 0..packets {
+            a.send_waiting(&[7; 1000], &[]).unwrap();
+        }
+        reader.join().unwrap();
     }
 
     #[test]

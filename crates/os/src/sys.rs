@@ -157,6 +157,12 @@ pub fn hung_up(fds: &[BorrowedFd<'_>]) -> Vec<bool> {
     polled.iter().map(|p| p.revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)).collect()
 }
 
+/// What tells the open file behind `fd` from others: device and inode. None if the number is closed.
+#[must_use]
+pub fn file_id(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    rustix::fs::fstat(fd).ok().map(|s| (s.st_dev, s.st_ino))
+}
+
 /// Waits until `fd` is readable or has hung up; false when the time is over.
 ///
 /// # Errors
@@ -173,6 +179,27 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> 
             Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// Forks. The child runs `work`, then ends with what that returns as its status, without unwinding or dropping what the parent
+/// had: copies of its values are not the child's to clean up.
+///
+/// Safe because it is refused when there is another thread: then no lock can be held, and no value half written, by one that the child lacks.
+///
+/// # Errors
+/// ResourceBusy if this process has several threads; what fork answers.
+pub fn fork_to(work: impl FnOnce() -> i32) -> io::Result<rustix::process::Pid> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    // SAFETY: this is the only thread, so the child is a complete copy and may do all that the parent may.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101);
+        // SAFETY: ends the process at once; nothing is run on the way.
+        unsafe { libc::_exit(status) }
+    }
+    rustix::process::Pid::from_raw(pid).ok_or_else(io::Error::last_os_error)
 }
 
 /// A word that a forked child finds wiped: 0.

@@ -4,23 +4,25 @@
 //! own reply socket. Beside it each process has one attachment per broker, under whose number it holds locks; a forked child finds
 //! its number wiped and attaches anew.
 
+use crate::attach::{Attachment, BrokerId};
 use crate::error::OpenError;
 use ringway_abi::wire::{self, Kind};
 use ringway_abi::{
     Errno, NETMAP_API, NETMAP_REQ_REGISTER, NicMode, c_name_field, nmreq_header, nmreq_register,
 };
 use ringway_core::handover::{grant_in, peer_in};
-use ringway_core::lease::{Grant, PeerGrant};
+use ringway_core::lease::{Grant, GrantKind, PeerGrant};
 use ringway_core::place::{self, Place};
 use ringway_os::mem::Memfd;
-use ringway_os::sock::{Conn, Message};
-use ringway_os::sys::{ForkWord, euid, hung_up, wait_readable};
+use ringway_os::sock::{self, Conn, Message};
+use ringway_os::sys::{euid, hung_up, wait_readable};
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
@@ -33,26 +35,16 @@ const BUSY_QUEUE: Duration = Duration::from_millis(300);
 /// Times that a client cut off before its first answer tries again: the broker was just ending.
 const TRIES: usize = 5;
 
-/// A process and a broker: the number for locks.
-#[derive(Debug)]
-struct Attachment {
-    socket: PathBuf,
-    number: ForkWord,
-    channel: Mutex<Conn>,
-}
-
-/// The attachments of this process.
-static ATTACHMENTS: Mutex<Vec<Arc<Attachment>>> = Mutex::new(Vec::new());
-
-fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// What the client's end of a descriptor is called, before a random number: so any process tells a descriptor that it is handed from all
+/// other fds, without a word to whoever is at the other end.
+const NAME: &str = "ringway-";
 
 /// A connection to a broker that answered.
 #[derive(Debug)]
 pub struct Broker {
     conn: Conn,
     socket: PathBuf,
+    id: BrokerId,
 }
 
 /// A bound descriptor.
@@ -60,6 +52,18 @@ pub struct Broker {
 pub(crate) struct Session {
     broker: Broker,
     attachment: Arc<Attachment>,
+    /// Of another user's port: the attachment under which the broker counts us as its guest.
+    guest: Option<AtomicU32>,
+}
+
+/// What a process that was handed a descriptor takes part in.
+pub(crate) enum Membership {
+    /// The fd is something else.
+    Foreign,
+    /// A descriptor that has bound nothing.
+    Unbound,
+    /// A port.
+    Bound(Session, Box<Grant>),
 }
 
 /// An answer: what is behind the head, and the fds.
@@ -237,6 +241,28 @@ impl Broker {
         Ok(())
     }
 
+    /// REGISTER. Returns what is granted, and the request as netmap would write it back.
+    fn ask_register(
+        &self,
+        name: &str,
+        req: &nmreq_register,
+        mode: NicMode,
+    ) -> Result<(Grant, nmreq_register), OpenError> {
+        let nr_name =
+            c_name_field(name).ok_or_else(|| refused(Errno::EINVAL, format!("name '{name}' too long")))?;
+        let nr_reqtype = NETMAP_REQ_REGISTER;
+        let header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
+        let control = wire::Control { header, nic_mode: mode.number(), pad: 0 };
+        let body = [control.as_bytes(), req.as_bytes()].concat();
+        let answer = self.ask(Kind::Control, &body, &[], ANSWER_TIMEOUT)?;
+        let mut rest = &answer.body[..];
+        let head: wire::Controlled = wire::take(&mut rest).map_err(|_| cut_off())?;
+        let grant = rest.get(head.body_bytes as usize..).ok_or_else(cut_off)?;
+        let out: nmreq_register = wire::take(&mut rest).map_err(|_| cut_off())?;
+        let grant = grant_in(grant, answer.fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
+        Ok((grant, out))
+    }
+
     fn attach(&self) -> Result<(u32, Conn), OpenError> {
         let (mine, theirs) = Conn::pair().map_err(|e| io_error("cannot make a channel", &e))?;
         let answer = self.ask(Kind::Attach, &[], &[theirs.as_fd()], ANSWER_TIMEOUT)?;
@@ -246,24 +272,58 @@ impl Broker {
 
     /// This process's attachment to this broker.
     fn attachment(&self) -> Result<Arc<Attachment>, OpenError> {
-        let mut all = lock(&ATTACHMENTS);
-        all.retain(|a| !hung_up(&[lock(&a.channel).as_fd()])[0]);
-        if let Some(found) = all.iter().find(|a| a.socket == self.socket) {
-            if found.number.get() == 0 {
-                let (number, channel) = self.attach()?;
-                *lock(&found.channel) = channel;
-                found.number.set(number);
-            }
-            return Ok(found.clone());
-        }
-        let word = ForkWord::new().map_err(|e| io_error("cannot map a page", &e))?;
-        let (number, channel) = self.attach()?;
-        word.set(number);
-        let fresh =
-            Arc::new(Attachment { socket: self.socket.clone(), number: word, channel: Mutex::new(channel) });
-        all.push(fresh.clone());
-        Ok(fresh)
+        Attachment::of(&self.id, || self.attach(), |e| io_error("cannot map a page", e))
     }
+
+    /// The broker behind an fd that somebody handed us; None if the fd is no descriptor. Nothing is sent.
+    ///
+    /// # Errors
+    /// EACCES if the broker belongs to a user whom we do not trust.
+    pub(crate) fn behind(fd: OwnedFd) -> Result<Option<Self>, OpenError> {
+        if !is_descriptor(fd.as_fd()) {
+            return Ok(None);
+        }
+        Self::on(Conn::adopt(fd), None, euid()).map(Some)
+    }
+
+    /// A connection whose other end is root's or our own user's.
+    fn on(conn: Conn, place: Option<&Place>, uid: u32) -> Result<Self, OpenError> {
+        let peer = conn.peer().map_err(|e| io_error("cannot tell who serves", &e))?;
+        let path = sock::names(conn.as_fd()).map(|n| n.peer).unwrap_or_default();
+        let socket = place.map_or_else(|| path.clone(), |p| p.socket.clone());
+        if peer.uid != 0 && peer.uid != uid {
+            let text =
+                format!("{} is served by user {}, who is neither root nor you", socket.display(), peer.uid);
+            return Err(match place {
+                Some(_) => OpenError::NoBroker(text),
+                None => refused(Errno::EACCES, text),
+            });
+        }
+        Ok(Broker { conn, socket, id: (peer.pid, path) })
+    }
+
+    /// As [`Broker::connect`], and it has taken the connection in: it will not end while that is open.
+    pub(crate) fn connect_for_good() -> Result<Self, OpenError> {
+        let mut cut = 0;
+        loop {
+            let broker = Self::connect()?;
+            match broker.ask(Kind::Join, &[], &[], ANSWER_TIMEOUT) {
+                // Of course: it is new.
+                Ok(_) | Err(OpenError::Refused { errno: Errno::ENXIO, .. }) => return Ok(broker),
+                Err(OpenError::CutOff) if cut < TRIES => cut += 1,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.conn.into_fd()
+    }
+}
+
+/// True if `fd` is a connection that Ringway made to a broker, in whatever process. Asks the kernel only.
+pub(crate) fn is_descriptor(fd: BorrowedFd<'_>) -> bool {
+    sock::names(fd).is_some_and(|n| n.own.starts_with(NAME.as_bytes()))
 }
 
 /// Checks an answer's head; an error becomes one.
@@ -289,14 +349,8 @@ fn try_place(place: &Place, uid: u32) -> Result<Option<Broker>, OpenError> {
             Err(OpenError::NoBroker(e.to_string()))
         };
     }
-    let Ok(conn) = Conn::connect(&place.socket) else { return Ok(None) };
-    let peer = conn.peer_uid().map_err(|e| io_error("cannot tell who serves", &e))?;
-    if peer != 0 && peer != uid {
-        let text =
-            format!("{} is served by user {peer}, who is neither root nor you", place.socket.display());
-        return Err(OpenError::NoBroker(text));
-    }
-    Ok(Some(Broker { conn, socket: place.socket.clone() }))
+    let Ok(conn) = Conn::connect_named(&place.socket, NAME) else { return Ok(None) };
+    Broker::on(conn, Some(place), uid).map(Some)
 }
 
 /// Where the program that runs a broker may be, in order.
@@ -356,10 +410,28 @@ impl Session {
     /// [`OpenError`].
     pub fn open(name: &str, req: &nmreq_register, mode: NicMode) -> Result<(Session, Grant), OpenError> {
         let mut cut = 0;
+        loop {
+            match Self::register(Broker::connect()?, name, req, mode) {
+                Err(OpenError::CutOff) if cut < TRIES => cut += 1,
+                other => return other.map(|(session, grant, _)| (session, grant)),
+            }
+        }
+    }
+
+    /// Binds the descriptor that `broker` is.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn register(
+        broker: Broker,
+        name: &str,
+        req: &nmreq_register,
+        mode: NicMode,
+    ) -> Result<(Session, Grant, nmreq_register), OpenError> {
+        let attachment = broker.attachment()?;
         let start = Instant::now();
         loop {
-            match Self::open_once(name, req, mode) {
-                Err(OpenError::CutOff) if cut < TRIES => cut += 1,
+            match broker.ask_register(name, req, mode) {
                 // A queue of an interface stays busy for a moment after it was closed.
                 Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
                     ringway_os::sys::sleep(Duration::from_millis(5));
@@ -367,50 +439,55 @@ impl Session {
                 Err(OpenError::Refused { errno: Errno::EAGAIN, message }) => {
                     return Err(OpenError::Refused { errno: Errno::EBUSY, message });
                 }
-                other => return other,
+                other => {
+                    let (grant, req) = other?;
+                    return Ok((Session { broker, attachment, guest: None }, grant, req));
+                }
             }
         }
     }
 
-    fn open_once(name: &str, req: &nmreq_register, mode: NicMode) -> Result<(Session, Grant), OpenError> {
-        let name_field =
-            c_name_field(name).ok_or_else(|| refused(Errno::EINVAL, format!("name '{name}' too long")))?;
-        let broker = Broker::connect()?;
+    /// Takes part in what a descriptor has bound that somebody handed us.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn join(fd: OwnedFd) -> Result<Membership, OpenError> {
+        let Some(broker) = Broker::behind(fd)? else { return Ok(Membership::Foreign) };
         let attachment = broker.attachment()?;
-        let header = nmreq_header {
-            nr_version: NETMAP_API,
-            nr_reqtype: NETMAP_REQ_REGISTER,
-            nr_name: name_field,
-            ..Default::default()
+        let answer = match broker.ask(Kind::Join, &[], &[], ANSWER_TIMEOUT) {
+            Err(OpenError::Refused { errno: Errno::ENXIO, .. }) => return Ok(Membership::Unbound),
+            other => other?,
         };
-        let control = wire::Control { header, nic_mode: mode.number(), pad: 0 };
-        let body = [control.as_bytes(), req.as_bytes()].concat();
-        let answer = broker.ask(Kind::Control, &body, &[], ANSWER_TIMEOUT)?;
-        let mut rest = &answer.body[..];
-        let head: wire::Controlled = wire::take(&mut rest).map_err(|_| cut_off())?;
-        let grant = rest.get(head.body_bytes as usize..).ok_or_else(cut_off)?;
-        let grant = grant_in(grant, answer.fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
-        Ok((Session { broker, attachment }, grant))
+        let grant = grant_in(&answer.body, answer.fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
+        let is_guest = matches!(grant.kind, GrantKind::Guest(_));
+        let guest = is_guest.then(|| AtomicU32::new(attachment.number()));
+        Ok(Membership::Bound(Session { broker, attachment, guest }, Box::new(grant)))
     }
 
     /// The number under which this process holds locks. None: the broker is gone.
     #[inline]
     pub fn attachment(&self) -> Option<u32> {
-        match self.attachment.number.get() {
-            0 => self.attach_anew(),
-            number => Some(number),
+        let number = match self.attachment.number() {
+            0 => self.attachment.renew(|| self.broker.attach()).ok()?,
+            number => number,
+        };
+        match &self.guest {
+            Some(known) if known.load(Relaxed) != number => self.join_again(known, number),
+            _ => Some(number),
         }
     }
 
+    /// A forked child is a guest of its own.
     #[cold]
-    fn attach_anew(&self) -> Option<u32> {
-        let mut channel = lock(&self.attachment.channel);
-        if self.attachment.number.get() == 0 {
-            let (number, fresh) = self.broker.attach().ok()?;
-            *channel = fresh;
-            self.attachment.number.set(number);
-        }
-        Some(self.attachment.number.get())
+    fn join_again(&self, known: &AtomicU32, number: u32) -> Option<u32> {
+        self.broker.ask(Kind::Join, &[], &[], ANSWER_TIMEOUT).ok()?;
+        known.store(number, Relaxed);
+        Some(number)
+    }
+
+    /// As [`Session::attachment`], but 0 if the process would have to attach first.
+    pub fn present_attachment(&self) -> u32 {
+        self.attachment.number()
     }
 
     /// True while the broker lives.

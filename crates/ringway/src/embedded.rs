@@ -218,6 +218,10 @@ impl Backend for Binding {
         Some(self.attachment)
     }
 
+    fn present_attachment(&self) -> u32 {
+        self.attachment
+    }
+
     fn peer(&self, index: u8) -> Option<PeerGrant> {
         self.engine.lock().peer_grant(self.id, index).ok()
     }

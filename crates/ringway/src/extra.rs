@@ -48,6 +48,12 @@ impl Extras {
         Arc::new(Extras { port, bufs: bufs.clone(), books })
     }
 
+    /// For a port that somebody else opened, who has the buffers.
+    pub fn none(bufs: &Bufs, port: u64) -> Arc<Self> {
+        let books = Mutex::new(Books { open: true, entries: vec![], idle: vec![] });
+        Arc::new(Extras { port, bufs: bufs.clone(), books })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 const WORDS: [u32; 9] = [0, 1, 14, 15, 16, 17, 1 << 20, u32::MAX - 1, u32::MAX];
 
 fn header(port: &Port, dir: Dir) -> &RingHeader {
-    &port.end.bound(dir)[0].handle().ring.header
+    &port.bound.end.bound(dir)[0].handle().ring.header
 }
 
 /// Uses all that a view offers.
@@ -53,7 +53,7 @@ fn scribbled_slots_lend_the_dummy_buffer() {
     let mut port = netmap.builder("vale0:a").slots(16).open().unwrap();
     for idx in WORDS {
         for dir in [Dir::Tx, Dir::Rx] {
-            for slot in port.end.bound(dir)[0].handle().ring.slots.iter() {
+            for slot in port.bound.end.bound(dir)[0].handle().ring.slots.iter() {
                 slot.store(SlotWord::new(idx, u16::MAX, u16::MAX));
             }
         }

@@ -37,6 +37,7 @@
 //! programs may write is lent as [`Payload`], never as a slice, and nothing that they write there can make a view panic or reach out of its ring.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod conn;
 mod error;
 mod session;
@@ -46,11 +47,15 @@ mod extra;
 mod rx;
 mod spin;
 mod tx;
+// Imported by each other: what is bound can be waited for.
+mod bound;
+pub mod raw;
 mod wait;
 // Imported by each other: an engine opens ports, through builders.
 mod builder;
 mod embedded;
 mod port;
+mod port_wait;
 
 #[cfg(test)]
 mod hostile_tests;

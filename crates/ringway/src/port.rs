@@ -1,22 +1,25 @@
 //! What a user opens.
 
+use crate::bound::{Bound, Pass};
 use crate::builder::PortBuilder;
 use crate::embedded::Netmap;
 use crate::error::{OpenError, SyncError};
 use crate::extra::{ExtraBuf, Extras, Lender};
+use crate::port_wait::Waiter;
+use crate::raw::{self, Joined};
 use crate::rx::RxRing;
-use crate::session::{Backend, Link};
+use crate::session::Backend;
 use crate::tx::TxRing;
-use crate::view::{Fixed, View, settle};
-use crate::wait::Waiter;
+use crate::view::{Fixed, View};
 use ringway_abi::{Errno, NR_EXCLUSIVE};
 use ringway_core::adapter::SyncFlags;
 use ringway_core::layout::{Dir, Geometry, region_bufs};
-use ringway_core::lease::{Endpoint, Grant, GrantKind};
+use ringway_core::lease::{Grant, GrantKind};
 use ringway_core::stats::Counters;
 use ringway_os::bytes::Bufs;
 use std::fmt;
 use std::ops::Range;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 static NEXT_PORT: AtomicU64 = AtomicU64::new(1);
@@ -26,10 +29,11 @@ static NEXT_PORT: AtomicU64 = AtomicU64::new(1);
 /// It can be sent to another thread; [`Port::rings`] shares its rings out to several. Dropping it neither sends what was not synced
 /// nor waits.
 pub struct Port {
-    pub(crate) end: Endpoint,
-    pub(crate) link: Link,
+    pub(crate) bound: Bound,
     pub(crate) waiter: Waiter,
     extras: std::sync::Arc<Extras>,
+    /// The attachment whose process has the extra buffers on its books: not a forked child.
+    keeper: u32,
     bufs: Bufs,
     fixed: Fixed,
     netmap: Netmap,
@@ -59,25 +63,67 @@ impl Port {
         Netmap::broker().builder(name)
     }
 
+    /// Makes a port of a netmap descriptor that another process has sent (`SCM_RIGHTS`), or that this program began with (after exec). It goes
+    /// on where the others are; they may go on too. If the descriptor was bound by another user, the broker moves the
+    /// packets from now on.
+    ///
+    /// The binding counts as shared: its rings take no part in swaps, and extra buffers stay with whoever opened the port.
+    ///
+    /// ```no_run
+    /// # fn receive_fd(_: &std::os::unix::net::UnixStream) -> std::os::fd::OwnedFd { unimplemented!() }
+    /// # let socket = std::os::unix::net::UnixStream::pair()?.0;
+    /// let fd: std::os::fd::OwnedFd = receive_fd(&socket); // recvmsg, with the means of your choice
+    /// let mut port = ringway::Port::adopt(fd)?;
+    /// port.rxsync()?;
+    /// println!("{} packets are there", port.rx(0).len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// EBADF if the fd is no netmap descriptor; ENXIO if nothing is bound to it, or its broker is gone; EACCES if another user bound it, and
+    /// the broker cannot serve such a port.
+    pub fn adopt(descriptor: OwnedFd) -> Result<Self, OpenError> {
+        match raw::join_owned(descriptor)? {
+            Joined::Bound(bound) => Self::with(Netmap::broker(), *bound, false),
+            Joined::Unbound => Err(OpenError::refused(Errno::ENXIO, "nothing is bound to the descriptor")),
+            Joined::Foreign => Err(OpenError::refused(Errno::EBADF, "the fd is no netmap descriptor")),
+        }
+    }
+
+    /// The netmap descriptor behind this port, to be sent to another process, which makes a port of it with [`Port::adopt`]. The binding ends
+    /// when the last copy is closed, here and there: drop this port to hand it over. None for a port of an engine of this process.
+    ///
+    /// From now on the port counts as shared: its rings take no part in swaps. It is close-on-exec.
+    ///
+    /// A forked child needs none of this: it goes on with the copy of the port that it has.
+    pub fn descriptor(&mut self) -> Option<BorrowedFd<'_>> {
+        let fd = self.bound.link.hangup_fd()?;
+        self.fixed.exclusive = false;
+        Some(fd)
+    }
+
     pub(crate) fn new(netmap: Netmap, backend: Box<dyn Backend>, grant: Grant) -> Result<Self, OpenError> {
+        let exclusive = grant.nr_flags & NR_EXCLUSIVE != 0;
+        let mut port = Self::with(netmap, Bound::new(backend, grant)?, exclusive)?;
+        port.extras = Extras::take_over(port.bound.grant(), &port.bufs, port.fixed.port);
+        port.keeper = port.bound.link.present_attachment();
+        Ok(port)
+    }
+
+    fn with(netmap: Netmap, bound: Bound, exclusive: bool) -> Result<Self, OpenError> {
         let bad = || OpenError::refused(Errno::EPROTO, "the memory granted does not hold the rings granted");
-        let bufs = region_bufs(&grant.region.map, &grant.layout).filter(|b| b.payload(0).is_some());
-        let bufs = bufs.ok_or_else(bad)?;
-        let fixed =
-            Fixed { port: NEXT_PORT.fetch_add(1, Relaxed), exclusive: grant.nr_flags & NR_EXCLUSIVE != 0 };
-        let extras = Extras::take_over(&grant, &bufs, fixed.port);
-        let me = backend.attachment().unwrap_or_default();
-        let link = Link::new(backend);
-        let end = Endpoint::new(grant, me).map_err(|_| bad())?;
-        let waiter = Waiter::new(&end, &link, me).map_err(|e| OpenError::Io {
+        let bufs = region_bufs(&bound.grant().region.map, &bound.grant().layout).ok_or_else(bad)?;
+        let fixed = Fixed { port: NEXT_PORT.fetch_add(1, Relaxed), exclusive };
+        let extras = Extras::none(&bufs, fixed.port);
+        let waiter = Waiter::new(&bound, bound.link.present_attachment()).map_err(|e| OpenError::Io {
             errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
             message: format!("cannot make an epoll for the port: {e}"),
         })?;
-        Ok(Port { end, link, waiter, extras, bufs, fixed, netmap })
+        Ok(Port { bound, waiter, extras, keeper: 0, bufs, fixed, netmap })
     }
 
     fn grant(&self) -> &Grant {
-        self.end.grant()
+        self.bound.grant()
     }
 
     /// Full name of the port, without `netmap:`.
@@ -119,13 +165,13 @@ impl Port {
     /// TX rings bound here.
     #[must_use]
     pub fn tx_rings(&self) -> usize {
-        self.end.bound(Dir::Tx).len()
+        self.bound.end.bound(Dir::Tx).len()
     }
 
     /// RX rings bound here.
     #[must_use]
     pub fn rx_rings(&self) -> usize {
-        self.end.bound(Dir::Rx).len()
+        self.bound.end.bound(Dir::Rx).len()
     }
 
     /// Numbers, in the port, of the rings bound here.
@@ -142,8 +188,8 @@ impl Port {
     #[inline]
     pub fn get_tx(&mut self, i: usize) -> Option<TxRing<'_>> {
         self.let_go_if_dead();
-        let (context, tx, _) = self.end.split();
-        Some(TxRing(View::new(tx.get_mut(i)?.parts(), context, &self.link, self.fixed)))
+        let (context, tx, _) = self.bound.end.split();
+        Some(TxRing(View::new(tx.get_mut(i)?.parts(), context, &self.bound.link, self.fixed)))
     }
 
     /// The `i`th of the RX rings bound here, if there are so many.
@@ -151,8 +197,8 @@ impl Port {
     #[inline]
     pub fn get_rx(&mut self, i: usize) -> Option<RxRing<'_>> {
         self.let_go_if_dead();
-        let (context, _, rx) = self.end.split();
-        Some(RxRing(View::new(rx.get_mut(i)?.parts(), context, &self.link, self.fixed)))
+        let (context, _, rx) = self.bound.end.split();
+        Some(RxRing(View::new(rx.get_mut(i)?.parts(), context, &self.bound.link, self.fixed)))
     }
 
     /// The `i`th of the TX rings bound here.
@@ -185,8 +231,8 @@ impl Port {
     #[must_use]
     pub fn rings(&mut self) -> (Vec<TxRing<'_>>, Vec<RxRing<'_>>) {
         self.let_go_if_dead();
-        let (context, tx, rx) = self.end.split();
-        let (link, fixed) = (&self.link, self.fixed);
+        let (context, tx, rx) = self.bound.end.split();
+        let (link, fixed) = (&self.bound.link, self.fixed);
         let tx = tx.iter_mut().map(|r| TxRing(View::new(r.parts(), context, link, fixed))).collect();
         let rx = rx.iter_mut().map(|r| RxRing(View::new(r.parts(), context, link, fixed))).collect();
         (tx, rx)
@@ -226,29 +272,23 @@ impl Port {
 
     #[inline]
     fn sync(&mut self, dir: Dir, flags: SyncFlags) -> Result<(), SyncError> {
-        let me = match self.link.enter() {
+        let me = match self.bound.link.enter() {
             Ok(me) => me,
             Err(e) => {
                 self.let_go_if_dead();
                 return Err(e);
             }
         };
-        let (context, tx, rx) = self.end.split();
+        let (context, tx, rx) = self.bound.end.split();
         let rings = if dir == Dir::Tx { tx } else { rx };
-        let mut result = Ok(());
-        for ring in rings {
-            let parts = ring.parts();
-            let outcome = context.sync(parts.handle, parts.driver, me, flags, &mut &self.link);
-            result = result.and(settle(outcome, parts.handle, parts.index));
-        }
-        result
+        Pass { context, link: &self.bound.link, me }.sync_all(rings.iter_mut(), flags, |_| true)
     }
 
     /// The broker is gone: the next one must find the queues of our interface free.
     #[inline]
     fn let_go_if_dead(&mut self) {
-        if self.link.is_dead() {
-            self.end.release_devices();
+        if self.bound.link.is_dead() {
+            self.bound.end.release_devices();
         }
     }
 
@@ -266,7 +306,7 @@ impl Port {
     pub fn counters(&self) -> PortCounters {
         let sum = |dir| {
             let mut sum = Counters::default();
-            for ring in self.end.bound(dir) {
+            for ring in self.bound.end.bound(dir) {
                 sum.merge(&Counters::read(&ring.handle().shared.state));
             }
             sum
@@ -302,8 +342,10 @@ impl crate::extra::sealed::Lends for Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        // Before the binding goes (with `link`): the engine looks at the list then.
-        self.extras.give_back(self.end.grant());
+        // Before the binding goes (with `bound`): the engine looks at the list then. A forked child's books are its parent's.
+        if self.keeper == self.bound.link.present_attachment() {
+            self.extras.give_back(self.bound.grant());
+        }
     }
 }
 

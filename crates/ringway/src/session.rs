@@ -23,13 +23,16 @@ pub(crate) trait Backend: Send + Sync {
     /// The number under which this process holds locks. Called before each sync, so cheap. None: the broker is gone.
     fn attachment(&self) -> Option<u32>;
 
+    /// That number if this process has one already; else (in a forked child that has not synced yet) 0.
+    fn present_attachment(&self) -> u32;
+
     /// The port at `index` of the switch that this one sits on.
     fn peer(&self, index: u8) -> Option<PeerGrant>;
 
     /// True while the registry is there. Never waits.
     fn is_alive(&self) -> bool;
 
-    /// Hangs up when the registry goes.
+    /// Hangs up when the registry goes: the descriptor itself, whose last copy holds the binding.
     fn hangup_fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
@@ -82,7 +85,7 @@ pub(crate) fn open_with_broker(
 type Mapped = ((u64, u64), Weak<Map>);
 
 /// Ports of one region see one map, so that they know each other's buffers: an index of one is the same address in the other.
-fn one_map(region: &mut Shm) {
+pub(crate) fn one_map(region: &mut Shm) {
     static MAPS: Mutex<Vec<Mapped>> = Mutex::new(Vec::new());
     let meta = region.memfd.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
     let Ok(file) = meta.map(|m| (m.dev(), m.ino())) else { return };
@@ -178,6 +181,11 @@ impl Link {
     pub fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
         self.backend.hangup_fd()
     }
+
+    /// See [`Backend::present_attachment`].
+    pub fn present_attachment(&self) -> u32 {
+        self.backend.present_attachment()
+    }
 }
 
 impl PeerSource for &Link {
@@ -189,6 +197,10 @@ impl PeerSource for &Link {
 impl Backend for Session {
     fn attachment(&self) -> Option<u32> {
         Session::attachment(self)
+    }
+
+    fn present_attachment(&self) -> u32 {
+        Session::present_attachment(self)
     }
 
     fn peer(&self, index: u8) -> Option<PeerGrant> {
@@ -215,6 +227,9 @@ mod tests {
     impl Backend for Mortal {
         fn attachment(&self) -> Option<u32> {
             Some(7)
+        }
+        fn present_attachment(&self) -> u32 {
+            7
         }
         fn peer(&self, _index: u8) -> Option<PeerGrant> {
             None

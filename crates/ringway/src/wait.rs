@@ -3,29 +3,26 @@
 //! Nobody rings who has not seen an announcement, and whoever announces looks again afterwards; so a wake-up cannot be lost
 //! (`ringway_os::words`). Doorbells are never drained: each sleeper watches them, edge-triggered, through an epoll of its own.
 
+use crate::bound::Bound;
 use crate::error::SyncError;
-use crate::port::Port;
-use crate::session::Link;
 use crate::spin::{Spinner, has_several_cpus};
-use crate::view::settle;
-use ringway_abi::{NR_DO_RX_POLL, NR_NO_TX_POLL};
-use ringway_core::adapter::SyncFlags;
 use ringway_core::kring::distance;
 use ringway_core::layout::Dir;
-use ringway_core::lease::{EndRing, Endpoint};
+use ringway_core::lease::EndRing;
 use ringway_os::event::{Epoll, EventBuf, EventFlags};
 use ringway_os::sys::{monotonic_nanos, sleep, this_cpu_plus_1, yield_now};
 use std::io;
 use std::ops::BitOr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Directions to wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    rx: bool,
-    tx: bool,
+    pub(crate) rx: bool,
+    pub(crate) tx: bool,
 }
 
 impl Interest {
@@ -36,7 +33,7 @@ impl Interest {
     /// Either.
     pub const BOTH: Interest = Interest { rx: true, tx: true };
 
-    fn has(self, dir: Dir) -> bool {
+    pub(crate) fn has(self, dir: Dir) -> bool {
         if dir == Dir::Tx { self.tx } else { self.rx }
     }
 }
@@ -76,50 +73,123 @@ const HANGUP: u64 = 2;
 const DEVICE: u64 = 3;
 const NOTICE: u64 = 4;
 
-/// What a port needs for waiting.
+/// One evaluation: what is ready, and what went wrong beside it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Looked {
+    pub ready: Ready,
+    pub error: Option<SyncError>,
+}
+
+impl Looked {
+    pub fn failed(error: SyncError) -> Self {
+        Looked { ready: Ready::default(), error: Some(error) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.error.is_none()
+    }
+
+    /// What a Rust program is told: the error goes first.
+    #[inline]
+    pub fn result(self) -> Result<Ready, SyncError> {
+        self.error.map_or(Ok(self.ready), Err)
+    }
+}
+
+/// A private epoll over all that may wake a sleeper: of one process, one thread at a time, for some directions.
 #[derive(Debug)]
-pub(crate) struct Waiter {
-    /// For `wait`; made at the first sleep, with the attachment that it was made for.
-    own: Option<(u32, Epoll)>,
-    /// What `AsFd` lends.
-    lent: (u32, Epoll),
-    events: EventBuf,
+pub(crate) struct Watch {
+    /// The attachment that it was made for. After fork it is our parent's too: whoever looked first would take the other's edges.
+    of: u32,
+    interest: Interest,
+    epoll: Epoll,
+}
+
+impl Watch {
+    pub fn new(bound: &Bound, of: u32, interest: Interest) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let edge = EventFlags::IN | EventFlags::ET;
+        let grant = bound.end.grant();
+        for (dir, bell, token) in [(Dir::Rx, &grant.rx_bell, RX_BELL), (Dir::Tx, &grant.tx_bell, TX_BELL)] {
+            if interest.has(dir) {
+                epoll.add(&**bell, token, edge)?;
+            }
+        }
+        epoll.add(&*grant.notice, NOTICE, edge)?;
+        if let Some(fd) = bound.link.hangup_fd() {
+            epoll.add(fd, HANGUP, edge | EventFlags::RDHUP)?;
+        }
+        for (dir, events) in [(Dir::Rx, edge), (Dir::Tx, EventFlags::OUT | EventFlags::ET)] {
+            for ring in bound.end.bound(dir).iter().filter(|_| interest.has(dir)) {
+                ring.with_wake_fd(|fd| add_device(&epoll, fd, events)).transpose()?;
+            }
+        }
+        Ok(Watch { of, interest, epoll })
+    }
+
+    pub fn is_for(&self, me: u32, interest: Interest) -> bool {
+        self.of == me && self.interest == interest
+    }
+
+    /// Sleeps until something happens, or for a zero time takes old edges away, so that later ones show. False if nothing did.
+    pub fn take(
+        &self,
+        bound: &Bound,
+        events: &mut EventBuf,
+        timeout: Option<Duration>,
+    ) -> Result<bool, SyncError> {
+        let events = self.epoll.wait(events, timeout)?;
+        if events.iter().any(|(token, _)| *token == HANGUP) {
+            bound.check()?;
+        }
+        Ok(!events.is_empty())
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+/// Watches the socket of a queue. Both rings of a pair may name one.
+fn add_device(epoll: &Epoll, fd: BorrowedFd<'_>, events: EventFlags) -> io::Result<()> {
+    match epoll.add(fd, DEVICE, events) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            epoll.modify(fd, DEVICE, EventFlags::IN | EventFlags::OUT | EventFlags::ET)
+        }
+        other => other,
+    }
+}
+
+/// What a waiting thread keeps from one wait to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Kit {
+    watch: Option<Arc<Watch>>,
+    pub events: EventBuf,
     spinner: Spinner,
 }
 
-impl Waiter {
-    pub fn new(end: &Endpoint, link: &Link, me: u32) -> io::Result<Self> {
-        let lent = (me, watch(end, link)?);
-        Ok(Waiter { own: None, lent, events: EventBuf::default(), spinner: Spinner::default() })
-    }
-}
-
-/// An epoll over all that may wake a sleeper of this port.
-fn watch(end: &Endpoint, link: &Link) -> io::Result<Epoll> {
-    let epoll = Epoll::new()?;
-    let edge = EventFlags::IN | EventFlags::ET;
-    epoll.add(&*end.grant().rx_bell, RX_BELL, edge)?;
-    epoll.add(&*end.grant().tx_bell, TX_BELL, edge)?;
-    epoll.add(&*end.grant().notice, NOTICE, edge)?;
-    if let Some(fd) = link.hangup_fd() {
-        epoll.add(fd, HANGUP, edge | EventFlags::RDHUP)?;
-    }
-    for (dir, events) in [(Dir::Rx, edge), (Dir::Tx, EventFlags::OUT | EventFlags::ET)] {
-        for fd in end.bound(dir).iter().filter_map(EndRing::wake_fd) {
-            // Both rings of a pair may name one socket.
-            match epoll.add(fd, DEVICE, events) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    epoll.modify(fd, DEVICE, edge | EventFlags::OUT)?;
-                }
-                other => other?,
-            }
+impl Kit {
+    /// The epoll of this process for `interest`, made anew after fork.
+    pub fn watch(&mut self, bound: &Bound, interest: Interest) -> Result<&Arc<Watch>, SyncError> {
+        let me = bound.link.enter()?;
+        if !self.fits(me, interest) {
+            self.watch = None;
+        }
+        match &mut self.watch {
+            Some(watch) => Ok(watch),
+            empty => Ok(empty.insert(Arc::new(Watch::new(bound, me, interest)?))),
         }
     }
-    Ok(epoll)
+
+    pub fn fits(&self, me: u32, interest: Interest) -> bool {
+        self.watch.as_ref().is_some_and(|w| w.is_for(me, interest))
+    }
 }
 
 /// Slots beyond `cur` that are enough for `min`; None if there can never be one more, since all are held.
-fn enough(ring: &EndRing, min: u32) -> Option<u32> {
+pub(crate) fn enough(ring: &EndRing, min: u32) -> Option<u32> {
     let handle = ring.handle();
     let (n, header) = (handle.num_slots(), &handle.ring.header);
     let (head, cur) = (header.head.load(Relaxed), header.cur.load(Relaxed));
@@ -127,57 +197,37 @@ fn enough(ring: &EndRing, min: u32) -> Option<u32> {
     (held < n - 1).then(|| min.clamp(1, n - 1 - held))
 }
 
-fn is_ready(ring: &EndRing, min: u32) -> bool {
+pub(crate) fn is_ready(ring: &EndRing, min: u32) -> bool {
     enough(ring, min).is_some_and(|wanted| ring.ready() >= wanted)
 }
 
-impl Port {
-    /// Waits until a packet can be received, or sent, as `interest` says, or `timeout` (None: for ever) is over; then [`Ready`] is
-    /// empty. Syncs the rings before and after sleeping: what it finds can be used at once.
-    ///
-    /// Pending packets are sent in any case, unless the port was opened with [`no_tx_poll`](crate::PortBuilder::no_tx_poll). A ring is ready if slots beyond its `cur` are ours ([`hold`](crate::RxRing::hold),
-    /// [`want`](crate::TxRing::want)). With a zero timeout it does not sleep: one sync and one look.
-    ///
-    /// Source: `poll` on a netmap descriptor; semantics.md 5.
-    ///
-    /// # Errors
-    /// [`SyncError`], where poll would report POLLERR.
-    #[inline]
-    pub fn wait(&mut self, interest: Interest, timeout: Option<Duration>) -> Result<Ready, SyncError> {
-        let ready = self.look(interest, 1)?;
-        if !ready.is_empty() {
-            return Ok(ready);
-        }
-        self.wait_slow(interest, 1, timeout)
-    }
+/// How a wait is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub interest: Interest,
+    pub watch: Interest,
+    pub min: u32,
+    pub timeout: Option<Duration>,
+    /// A signal ends it.
+    pub on_signal: bool,
+}
 
-    /// As [`Port::wait`], until some ring has `min_slots` slots beyond its `cur` (as many as it can have, if that is less), for programs that work in batches.
-    /// When `timeout` is over, rings with one slot are ready too.
-    ///
-    /// # Errors
-    /// As [`Port::wait`].
-    pub fn wait_for(
-        &mut self,
-        interest: Interest,
-        min_slots: u32,
-        timeout: Duration,
-    ) -> Result<Ready, SyncError> {
-        let ready = self.look(interest, min_slots)?;
-        if !ready.is_empty() {
-            return Ok(ready);
-        }
-        self.wait_slow(interest, min_slots, Some(timeout))
-    }
+/// How a wait ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waited {
+    /// Something is ready, or went wrong, or the time is over.
+    Over(Looked),
+    /// A signal came.
+    Signal,
+}
 
+impl Bound {
+    /// Waits after a first look in vain.
     #[cold]
-    fn wait_slow(
-        &mut self,
-        interest: Interest,
-        min: u32,
-        timeout: Option<Duration>,
-    ) -> Result<Ready, SyncError> {
+    pub(crate) fn wait_slow(&self, kit: &mut Kit, wish: Wish) -> Waited {
+        let Wish { interest, min, timeout, .. } = wish;
         if timeout == Some(Duration::ZERO) {
-            return Ok(self.readiness(interest, 1));
+            return Waited::Over(Looked { ready: self.readiness(interest, 1), error: None });
         }
         let start = monotonic_nanos();
         let nanos = timeout.map_or(u64::MAX, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
@@ -185,7 +235,8 @@ impl Port {
         let mut now = start;
         let mut futile = 0;
         loop {
-            if self.look_on(interest, min, now, deadline) || self.announce(interest, min) {
+            let found = self.look_on(&mut kit.spinner, interest, min, now, deadline);
+            if found || self.announce(interest, min) {
                 // The far side moved; but another thread of ours may be syncing, or a hostile one may lie.
                 futile += 1;
                 if futile > FUTILE_SLEEP {
@@ -196,51 +247,35 @@ impl Port {
             } else {
                 futile = 0;
                 let left = (deadline != u64::MAX).then(|| Duration::from_nanos(deadline.saturating_sub(now)));
-                self.sleep(left)?;
-                self.waiter.spinner.slept(monotonic_nanos() - now);
+                let watch = kit.watch(self, wish.watch).cloned();
+                let slept = watch.and_then(|w| w.take(self, &mut kit.events, left));
+                kit.spinner.slept(monotonic_nanos() - now);
+                match slept {
+                    Ok(true) => {}
+                    Ok(false) if wish.on_signal && monotonic_nanos() < deadline => return Waited::Signal,
+                    Ok(false) => {}
+                    Err(e) => return Waited::Over(Looked::failed(e)),
+                }
             }
-            let ready = self.look(interest, min)?;
-            if !ready.is_empty() {
-                return Ok(ready);
+            let looked = self.look(interest, min);
+            if !looked.is_empty() {
+                return Waited::Over(looked);
             }
             now = monotonic_nanos();
             if now >= deadline {
-                return Ok(self.readiness(interest, 1));
+                return Waited::Over(Looked { ready: self.readiness(interest, 1), error: None });
             }
         }
     }
 
-    /// One evaluation, as poll makes it: pushes, syncs what is asked for, looks.
-    #[inline]
-    fn look(&mut self, interest: Interest, min: u32) -> Result<Ready, SyncError> {
-        let nr_flags = self.end.grant().nr_flags;
-        let me = self.link.enter()?;
-        let (context, tx, rx) = self.end.split();
-        let mut result = Ok(());
-        let mut ready = Ready::default();
-        if interest.tx || nr_flags & NR_NO_TX_POLL == 0 {
-            for ring in tx {
-                let wanted = interest.tx && !ready.tx;
-                let state = &ring.handle().shared.state;
-                if wanted || ring.handle().ring.header.head.load(Relaxed) != state.owner.hwcur.load() {
-                    let parts = ring.parts();
-                    let flags = SyncFlags::empty();
-                    let outcome = context.sync(parts.handle, parts.driver, me, flags, &mut &self.link);
-                    result = result.and(settle(outcome, parts.handle, parts.index));
-                }
-                ready.tx |= wanted && is_ready(ring, min);
-            }
-        }
-        if interest.rx || nr_flags & NR_DO_RX_POLL != 0 {
-            for ring in rx {
-                let parts = ring.parts();
-                let flags = SyncFlags::TIMESTAMP;
-                let outcome = context.sync(parts.handle, parts.driver, me, flags, &mut &self.link);
-                result = result.and(settle(outcome, parts.handle, parts.index));
-                ready.rx |= interest.rx && is_ready(ring, min);
-            }
-        }
-        result.map(|()| ready)
+    /// Waits a little without sleeping. True if a ring of interest moved.
+    fn look_on(&self, spinner: &mut Spinner, interest: Interest, min: u32, now: u64, deadline: u64) -> bool {
+        let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
+        let all = || rings(Dir::Rx).chain(rings(Dir::Tx));
+        let moved = || all().any(|r| enough(r, min).is_some_and(|wanted| r.has_moved(wanted)));
+        let peer = all().map(EndRing::peer_cpu).find(|cpu| *cpu != 0).unwrap_or(0);
+        let together = peer == this_cpu_plus_1() || !has_several_cpus();
+        spinner.spin(together, moved, now, deadline)
     }
 
     /// What is ready without a sync.
@@ -249,89 +284,11 @@ impl Port {
         Ready { rx: any(Dir::Rx), tx: any(Dir::Tx) }
     }
 
-    /// Waits a little without sleeping. True if a ring of interest moved.
-    fn look_on(&mut self, interest: Interest, min: u32, now: u64, deadline: u64) -> bool {
-        let Port { end, waiter, .. } = self;
-        let rings = |dir| end.bound(dir).iter().filter(move |_| interest.has(dir));
-        let all = || rings(Dir::Rx).chain(rings(Dir::Tx));
-        let moved = || all().any(|r| enough(r, min).is_some_and(|wanted| r.has_moved(wanted)));
-        let peer = all().map(EndRing::peer_cpu).find(|cpu| *cpu != 0).unwrap_or(0);
-        let together = peer == this_cpu_plus_1() || !has_several_cpus();
-        waiter.spinner.spin(together, moved, now, deadline)
-    }
-
     /// Announces the sleep on every ring of interest. True if one has moved meanwhile.
-    fn announce(&self, interest: Interest, min: u32) -> bool {
+    pub(crate) fn announce(&self, interest: Interest, min: u32) -> bool {
         let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
         rings(Dir::Rx)
             .chain(rings(Dir::Tx))
             .any(|ring| enough(ring, min).is_some_and(|wanted| ring.announce(wanted)))
-    }
-
-    fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), SyncError> {
-        let me = self.link.enter()?;
-        // After fork the epoll is our parent's too: whoever looked first would take the other's edges.
-        if self.waiter.own.as_ref().is_none_or(|(of, _)| *of != me) {
-            self.waiter.own = Some((me, watch(&self.end, &self.link)?));
-        }
-        let Some((_, epoll)) = &self.waiter.own else { return Ok(()) };
-        let events = epoll.wait(&mut self.waiter.events, timeout)?;
-        if events.iter().any(|(token, _)| *token == HANGUP) {
-            self.link.check()?;
-        }
-        Ok(())
-    }
-
-    /// Prepares the fd that [`AsFd`] lends for a wait by other means (epoll, mio, tokio): sends what is pending, receives, and asks for a
-    /// wake-up. True if something is ready already: handle it instead of waiting. False: the fd becomes readable when
-    /// something may be ready, or the broker is gone.
-    ///
-    /// ```no_run
-    /// # use ringway::{Interest, Port};
-    /// # fn wait_until_readable(fd: impl std::os::fd::AsFd) {}
-    /// # let mut port = Port::open("vale0:a")?;
-    /// loop {
-    ///     while !port.arm(Interest::RX)? {
-    ///         // mio: poll with `SourceFd(&port.as_fd().as_raw_fd())` registered for READABLE;
-    ///         // tokio: `async_fd.readable().await?.clear_ready()` with `AsyncFd::new(port.as_fd()...)`.
-    ///         wait_until_readable(&port);
-    ///     }
-    ///     port.rx(0).drain(u32::MAX, |slot| { println!("{} bytes", slot.len()); true });
-    /// }
-    /// # #[allow(unreachable_code)]
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// Call it before each wait, not once: an announcement is used up by the first wake-up. In a forked child call it before
-    /// `as_fd`: the child gets an fd of its own.
-    ///
-    /// # Errors
-    /// As [`Port::wait`].
-    pub fn arm(&mut self, interest: Interest) -> Result<bool, SyncError> {
-        let me = self.link.enter()?;
-        if self.waiter.lent.0 != me {
-            self.waiter.lent = (me, watch(&self.end, &self.link)?);
-        }
-        // First the old edges, so that later ones show.
-        let events = self.waiter.lent.1.wait(&mut self.waiter.events, Some(Duration::ZERO))?;
-        if events.iter().any(|(token, _)| *token == HANGUP) {
-            self.link.check()?;
-        }
-        if !self.look(interest, 1)?.is_empty() {
-            return Ok(true);
-        }
-        if !self.announce(interest, 1) {
-            return Ok(false);
-        }
-        // Moved in between. Should the sync find nothing after all, the caller comes back.
-        self.look(interest, 1)?;
-        Ok(true)
-    }
-}
-
-/// An fd that becomes readable when the port may be ready, after [`Port::arm`] answered false. Only the port reads it.
-impl AsFd for Port {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.waiter.lent.1.as_fd()
     }
 }

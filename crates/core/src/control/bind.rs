@@ -288,6 +288,7 @@ impl Registry {
     /// The last copy of a descriptor is closed, or its last process dead.
     pub fn unbind(&mut self, id: BindingId) {
         let Some(binding) = self.bindings.remove(&id) else { return };
+        self.drop_guests(id);
         if let Some(port) = self.ports.get_mut(&binding.port) {
             port.bindings -= 1;
             if let Some(entry) = self.regions.get_mut(&port.region) {
@@ -379,7 +380,7 @@ impl Registry {
     }
 }
 
-fn gone() -> ControlError {
+pub(super) fn gone() -> ControlError {
     ControlError::new(Errno::ENXIO, "the port is gone")
 }
 

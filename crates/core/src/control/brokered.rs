@@ -133,6 +133,11 @@ impl Registry {
         for b in self.bindings.values() {
             users.entry(b.port).or_default().insert(b.uid);
         }
+        for guest in &self.guests {
+            if let Some(b) = self.bindings.get(&guest.binding) {
+                users.entry(b.port).or_default().insert(guest.uid);
+            }
+        }
         let of = |ids: &[PortId]| -> BTreeSet<u32> {
             ids.iter().filter_map(|i| users.get(i)).flatten().copied().collect()
         };

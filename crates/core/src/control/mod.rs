@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 mod bind;
 mod brokered;
+mod guests;
 mod info;
 mod nic;
 mod ports;
@@ -183,6 +184,8 @@ pub struct Registry {
     names: HashMap<String, PortId>,
     switches: Vec<Option<Switch>>,
     bindings: HashMap<BindingId, Binding>,
+    guests: Vec<guests::Guest>,
+    guest_bells: HashMap<(BindingId, u32), guests::GuestBells>,
     next_id: u64,
     next_generation: u32,
 }

@@ -1,0 +1,220 @@
+//! Netmap descriptors as a C program sees them: fds that are opened, bound, duplicated, inherited and passed on, and polled together
+//! with others. This is what the C library stands on. **Rust programs use [`Port`](crate::Port).**
+//!
+//! A descriptor is a connection to the broker. The functions here take it as the number that the program has for it; what it has bound is a
+//! [`Bound`], of which one per process is enough, however many threads and copies of the fd there are.
+//!
+//! ```no_run
+//! use ringway::raw::{self, Joined, POLLIN};
+//! use ringway::NicMode;
+//! use ringway_abi::{NR_REG_ALL_NIC, nmreq_register};
+//! use std::os::fd::AsFd;
+//!
+//! let fd = raw::open()?; // open("/dev/netmap")
+//! let req = nmreq_register { nr_mode: NR_REG_ALL_NIC, ..Default::default() };
+//! let (out, bound) = raw::register(fd.as_fd(), "vale0:a", &req, NicMode::default())?;
+//! assert_eq!(u64::from(out.nr_offset), bound.nr_offset());
+//! if bound.poll(POLLIN, None)? & POLLIN != 0 {
+//!     println!("packets on {}", bound.name());
+//! }
+//! // Somebody else's, as it came over a socket:
+//! if let Joined::Bound(same) = raw::join(fd.as_fd())? {
+//!     same.rxsync()?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Poll over several descriptors and other files: see [`Sleeper`].
+//!
+//! After fork a child goes on with the [`Bound`]s that it has: its first use attaches it to the broker, and it gets epolls of its own. As
+//! usual, a process with several threads must not fork while another thread is in here, and go on without exec.
+
+use crate::conn::{self, Broker, Membership, Session};
+use crate::error::{OpenError, SyncError};
+use crate::session::one_map;
+use ringway_abi::{Errno, NETMAP_REQ_REGISTER, NicMode, nmreq_header, nmreq_register};
+use ringway_core::adapter::SyncFlags;
+use ringway_core::layout::Dir;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+mod poll;
+
+pub use crate::bound::Bound;
+pub use poll::{POLLERR, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, Sleeper};
+
+/// A new descriptor, bound to nothing: a connection to the broker of this machine, which is started if none runs. Close-on-exec; that is for the
+/// caller to change.
+///
+/// # Errors
+/// [`OpenError`]: no broker, not admitted, too many descriptors.
+pub fn open() -> Result<OwnedFd, OpenError> {
+    Broker::connect_for_good().map(Broker::into_fd)
+}
+
+/// True if `fd` is a descriptor, of whatever process. Asks the kernel only (one call, if it is no socket), and nobody can notice.
+#[must_use]
+pub fn is_descriptor(fd: BorrowedFd<'_>) -> bool {
+    conn::is_descriptor(fd)
+}
+
+/// The broker at the other end; EBADF if the fd is no descriptor.
+fn broker(fd: BorrowedFd<'_>) -> Result<Broker, OpenError> {
+    let foreign = || OpenError::refused(Errno::EBADF, "the fd is no netmap descriptor");
+    if !is_descriptor(fd) {
+        return Err(foreign());
+    }
+    Broker::behind(copy(fd)?)?.ok_or_else(foreign)
+}
+
+fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd, OpenError> {
+    fd.try_clone_to_owned().map_err(|e| OpenError::Io {
+        errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
+        message: format!("cannot copy the descriptor: {e}"),
+    })
+}
+
+/// Serves one NIOCCTRL request other than REGISTER. `header.nr_name` and `body` are written as netmap would; pointers in the header are not
+/// looked at. The descriptor may be bound or not.
+///
+/// # Errors
+/// As netmap's request; EINVAL for REGISTER, and for a body of another size than the request's.
+pub fn control(fd: BorrowedFd<'_>, header: &mut nmreq_header, body: &mut [u8]) -> Result<(), OpenError> {
+    if header.nr_reqtype == NETMAP_REQ_REGISTER {
+        return Err(OpenError::refused(Errno::EINVAL, "REGISTER binds: it is a request of its own"));
+    }
+    broker(fd)?.control(header, body)
+}
+
+/// REGISTER: binds the rings that `req` selects of the port called `name`. Returns the request as netmap writes it back, and what is bound.
+/// `mode` is Ringway's own port option: how to reach an interface.
+///
+/// # Errors
+/// As netmap's request (abi.md 9.1): EBUSY if the descriptor is bound already.
+pub fn register(
+    fd: BorrowedFd<'_>,
+    name: &str,
+    req: &nmreq_register,
+    mode: NicMode,
+) -> Result<(nmreq_register, Bound), OpenError> {
+    let (session, mut grant, out) = Session::register(broker(fd)?, name, req, mode)?;
+    one_map(&mut grant.region);
+    Ok((out, Bound::new(Box::new(session), grant)?))
+}
+
+/// What an fd of unknown origin turned out to be.
+#[derive(Debug)]
+pub enum Joined {
+    /// No descriptor. Nothing was sent to whoever is at its other end.
+    Foreign,
+    /// A descriptor that has bound nothing yet.
+    Unbound,
+    /// A bound one, in which this process now takes part.
+    Bound(Box<Bound>),
+}
+
+/// Takes part in what a descriptor has bound that another process opened: one that was received over a socket, or inherited
+/// through exec. Safe on any fd: what is no connection that Ringway made, to a process of root or of our own user, is only looked at.
+///
+/// # Errors
+/// EACCES if the broker at its other end belongs to somebody whom we do not trust, or if another user bound it and the broker cannot
+/// serve such a port. ENXIO if the broker is gone.
+pub fn join(fd: BorrowedFd<'_>) -> Result<Joined, OpenError> {
+    if is_descriptor(fd) { join_owned(copy(fd)?) } else { Ok(Joined::Foreign) }
+}
+
+/// As [`join`], with a copy of the descriptor that is ours to keep.
+pub(crate) fn join_owned(fd: OwnedFd) -> Result<Joined, OpenError> {
+    Ok(match Session::join(fd)? {
+        Membership::Foreign => Joined::Foreign,
+        Membership::Unbound => Joined::Unbound,
+        Membership::Bound(session, mut grant) => {
+            one_map(&mut grant.region);
+            Joined::Bound(Box::new(Bound::new(Box::new(session), *grant)?))
+        }
+    })
+}
+
+impl Bound {
+    /// NIOCTXSYNC: syncs all bound TX rings. One that another thread syncs is skipped; one with a bad head or cur is put right, and
+    /// that is no error.
+    ///
+    /// Source: abi.md 10.
+    ///
+    /// # Errors
+    /// EIO (Stopped) if a ring's interface is gone, ENXIO (BrokerGone) if the broker is. The other rings are synced all the same.
+    pub fn txsync(&self) -> Result<(), SyncError> {
+        self.sync_all(Dir::Tx, SyncFlags::FORCE, |e| *e == SyncError::Stopped)
+    }
+
+    /// NIOCRXSYNC: as [`Bound::txsync`], for all bound RX rings.
+    ///
+    /// # Errors
+    /// As [`Bound::txsync`].
+    pub fn rxsync(&self) -> Result<(), SyncError> {
+        self.sync_all(Dir::Rx, SyncFlags::FORCE | SyncFlags::TIMESTAMP, |e| *e == SyncError::Stopped)
+    }
+
+    /// Full name of the port, without `netmap:`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.grant().name
+    }
+
+    /// The memory to map, whole or in part, shared: the file behind netmap's `mmap`. Close-on-exec, and it stays with this.
+    #[must_use]
+    pub fn region(&self) -> BorrowedFd<'_> {
+        self.grant().region.memfd.as_fd()
+    }
+
+    /// Bytes of it: `nr_memsize`.
+    #[must_use]
+    pub fn memsize(&self) -> u64 {
+        self.grant().layout.memsize
+    }
+
+    /// Whether netmap would map `len_bytes` from `offset`.
+    ///
+    /// # Errors
+    /// EINVAL if that reaches beyond [`Bound::memsize`]. Source: abi.md 10.
+    pub fn check_map(&self, offset: u64, len_bytes: u64) -> Result<(), Errno> {
+        let end = offset.checked_add(len_bytes).ok_or(Errno::EINVAL)?;
+        if end <= self.memsize() { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    /// Offset of this binding's interface record: `nr_offset`.
+    #[must_use]
+    pub fn nr_offset(&self) -> u64 {
+        self.grant().if_ofs
+    }
+
+    /// `nr_flags` of the REGISTER that bound it.
+    #[must_use]
+    pub fn nr_flags(&self) -> u64 {
+        self.grant().nr_flags
+    }
+
+    /// Id of the region: `nr_mem_id`.
+    #[must_use]
+    pub fn mem_id(&self) -> u16 {
+        self.grant().mem_id
+    }
+
+    /// Numbers of the bound TX rings in the port.
+    #[must_use]
+    pub fn tx_rings(&self) -> Range<u16> {
+        self.grant().tx.range()
+    }
+
+    /// Numbers of the bound RX rings in the port.
+    #[must_use]
+    pub fn rx_rings(&self) -> Range<u16> {
+        self.grant().rx.range()
+    }
+
+    /// True while the broker lives. When it is gone, all syncs fail, and the port must be opened again.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.check().is_ok()
+    }
+}
