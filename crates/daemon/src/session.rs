@@ -327,6 +327,7 @@ impl Server {
             NETMAP_REQ_PORT_HDR_SET => {
                 let b: nmreq_port_hdr = read(body)?;
                 self.registry.port_hdr_set(who, name, b.nr_hdr_len)?;
+                self.worker.refresh(&self.registry);
                 Ok(b.as_bytes().to_vec())
             }
             NETMAP_REQ_PORT_HDR_GET => {

@@ -177,6 +177,8 @@ pub struct SwitchPage {
     pub generations: [AtomicU32; SWITCH_PORTS],
     /// Virtio-net header length of the port at each index, in bytes (broker writes).
     pub hdr_lens: [AtomicU32; SWITCH_PORTS],
+    /// Bytes of the longest frame that each port takes of a segmented packet (broker writes).
+    pub mfs: [AtomicU32; SWITCH_PORTS],
     /// The MAC table (members write).
     pub macs: [MacSet; MAC_SETS],
 }

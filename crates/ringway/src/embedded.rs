@@ -139,8 +139,8 @@ impl Netmap {
         }
     }
 
-    /// Sets the length of the virtio-net header before the frames of a switch port: 0, 10 or 12 bytes. Frames between ports with
-    /// different lengths are dropped and counted.
+    /// Sets the length of the virtio-net header before the frames of a switch port: 0, 10 or 12 bytes. Between ports with
+    /// different lengths the switch converts frames; see docs/vale.md.
     ///
     /// # Errors
     /// EINVAL for another length, ENXIO unless the port exists. Source: PORT_HDR_SET, semantics.md 17.

@@ -13,7 +13,7 @@ use crate::adapter::{RingDriver, SyncFlags};
 use crate::kring::{BROKER, RingHandle};
 use crate::layout::{Dir, RingShared, region_bufs, state_memfd_bytes};
 use crate::stats::{Stat, add};
-use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeTx, seat_port};
+use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeTx, seat_port, set_header};
 use ringway_os::event::Doorbell;
 use ringway_os::mem::{Map, SharedRef};
 use ringway_os::state::{RingState, SwitchPage};
@@ -287,7 +287,7 @@ impl Registry {
             if page.generations[usize::from(*index)].load(Relaxed) != generation {
                 seat_port(&page, *index, generation);
             }
-            page.hdr_lens[usize::from(*index)].store(port.hdr_len, Relaxed);
+            set_header(&page, *index, port.hdr_len, port.mfs);
             let entry = self.regions.get(&port.region)?;
             let rings = (0..port.geometry.rx_rings)
                 .map(|r| {

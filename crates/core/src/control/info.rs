@@ -3,7 +3,7 @@
 use super::{Asker, BindingId, ControlError, Kind, PortEntry, PortId, Registry};
 use crate::layout::{Dir, RingShared};
 use crate::stats::Counters;
-use crate::vale::mac_table;
+use crate::vale::{mac_table, set_header};
 use ringway_abi::{
     Errno, NM_BDG_NOPORT, NR_REG_ALL_NIC, is_vale_name, nmreq_pools_info, nmreq_port_info_get,
     nmreq_register, nmreq_vale_list,
@@ -188,7 +188,8 @@ impl Registry {
         Ok(None)
     }
 
-    /// PORT_HDR_SET: the length of the virtio-net header on a switch port's frames, in bytes.
+    /// PORT_HDR_SET: the length of the virtio-net header on a switch port's frames, in bytes. If it is not 0, packets that are
+    /// segmented for the port may from now on be as long as its buffers.
     ///
     /// # Errors
     /// EINVAL for a length other than 0, 10, 12; ENXIO unless the port exists on a switch; EACCES.
@@ -201,12 +202,17 @@ impl Registry {
         let id =
             id.ok_or_else(|| ControlError::new(Errno::ENXIO, format!("there is no switch port {name}")))?;
         self.check_owner(who, id)?;
+        let buf_size = self.region_of(self.port(id)?)?.region.layout.bufs.objsize;
         let Some(port) = self.ports.get_mut(&id) else { return Ok(()) };
         let Kind::Vale { index, page, .. } = &port.kind else {
             return Err(ControlError::new(Errno::ENXIO, format!("{name} is not a switch port")));
         };
         port.hdr_len = hdr_len;
-        super::switches::view(page)?.hdr_lens[usize::from(*index)].store(hdr_len, Relaxed);
+        if hdr_len != 0 {
+            // Setting 0 does not bring the default back.
+            port.mfs = buf_size;
+        }
+        set_header(&*super::switches::view(page)?, *index, hdr_len, port.mfs);
         Ok(())
     }
 
@@ -216,7 +222,8 @@ impl Registry {
     /// ENXIO unless the port exists (ENODEV for a pipe).
     pub fn port_hdr_get(&self, who: Asker, name: &str) -> Result<u32, ControlError> {
         let id = self.existing(name).ok_or_else(|| {
-            let pipe = ringway_abi::split_pipe(name).is_some_and(|(parent, _, _)| !is_vale_name(parent));
+            let no_parent = |parent: &str| is_vale_name(parent) && self.existing(parent).is_none();
+            let pipe = ringway_abi::split_pipe(name).is_some_and(|(parent, _, _)| !no_parent(parent));
             let errno = if pipe { Errno::ENODEV } else { Errno::ENXIO };
             ControlError::new(errno, format!("there is no port {name}"))
         })?;

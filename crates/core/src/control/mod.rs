@@ -130,6 +130,7 @@ struct PortEntry {
     /// Pipes on it.
     pipes: u32,
     hdr_len: u32,
+    mfs: u32,
     rx_bell: Arc<Doorbell>,
     tx_bell: Arc<Doorbell>,
     /// Rung by the keeper of the registry alone.

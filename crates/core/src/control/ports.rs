@@ -6,7 +6,7 @@ use super::switches::make_page;
 use super::{Asker, ControlError, Kind, PortEntry, PortId, RegionId, Registry, RingUse};
 use crate::layout::{Geometry, RegionWish, state_memfd_bytes};
 use crate::pool::Shm;
-use crate::vale::seat_port;
+use crate::vale::{DEFAULT_MFS_BYTES, seat_port};
 use ringway_abi::{
     Errno, NR_MONITOR_RX, NR_MONITOR_TX, NR_REG_ALL_NIC, NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_PIPE_MASTER,
     NR_REG_PIPE_SLAVE, NR_ZCOPY_MON, PipeRole, is_vale_name, nmreq_register, split_pipe, split_vale,
@@ -304,6 +304,7 @@ impl Registry {
             bindings: 0,
             pipes: 0,
             hdr_len: 0,
+            mfs: DEFAULT_MFS_BYTES,
             rx_bell,
             tx_bell,
             notice,

@@ -6,6 +6,7 @@ use super::far::{Closed, Open, Tally, commit_only};
 use super::forward::{CHUNK_SLOTS, ETH_HEADER_BYTES, Learner, Target, ValeTx};
 use super::mac_table::MAC_MASK;
 use super::others;
+use super::vnet::{self, Parts, Plan, Vnet};
 use crate::adapter::SyncError;
 use crate::kring::{Kring, distance, forward};
 use crate::stats::{Drop, Stat, add, drop_packets};
@@ -46,6 +47,8 @@ pub struct Scratch {
     lists: Vec<List>,
     touched: Vec<u8>,
     flood: List,
+    /// Bytes of our own virtio-net header.
+    hdr_len: u16,
     /// The packet that the last chunk ended in has too many slots: its rest goes the same way.
     pub(super) skipping: bool,
 }
@@ -58,6 +61,7 @@ impl Default for Scratch {
             lists: vec![EMPTY; SWITCH_PORTS],
             touched: Vec::with_capacity(SWITCH_PORTS),
             flood: EMPTY,
+            hdr_len: 0,
             skipping: false,
         }
     }
@@ -190,6 +194,7 @@ impl ValeTx {
     fn sort(&self, scratch: &mut Scratch, kring: &Kring<'_>, tally: &mut Tally, drops: &mut Vec<Drop>) {
         let seat = self.seat();
         let hdr_len = seat.page.hdr_lens[usize::from(seat.index)].load(Relaxed) as u16;
+        scratch.hdr_len = hdr_len;
         let mut learner = Learner::new(seat);
         let cut = kring.rhead != forward(kring.handle.num_slots(), kring.hwcur, scratch.words.len() as u32);
         let mut first = 0;
@@ -272,13 +277,13 @@ impl ValeTx {
         let mut yields = self.yields;
         let mut dropping = None;
         let mut open = match self.cached(port).ok_or(Closed::Drop(Drop::ReceiverGone)) {
-            Ok(peer) => match Open::lock(self.seat(), peer, ring, kring.me) {
+            Ok(peer) => match Open::lock_any(self.seat(), peer, ring, kring.me) {
                 Ok(open) => Some(open),
                 Err(Closed::Drop(reason)) => {
                     dropping = Some(reason);
                     None
                 }
-                Err(Closed::Need(_)) => {
+                Err(Closed::Need(_) | Closed::OtherHeader) => {
                     dropping = Some(Drop::ReceiverGone);
                     None
                 }
@@ -288,6 +293,8 @@ impl ValeTx {
                 None
             }
         };
+        let vnet = self.conversion(scratch, port);
+        let mut headers = Vec::new();
         let at = kring.hwcur; // The own position moves when all lists are done.
         while a != NONE || b != NONE {
             let id = a.min(b); // NONE is the largest.
@@ -297,10 +304,25 @@ impl ValeTx {
             } else {
                 b = packet.next;
             }
-            let slots = u32::from(packet.slots);
+            let words = &scratch.words[usize::from(packet.first)..usize::from(packet.first + packet.slots)];
+            let bufs = &kring.handle.ring.bufs;
+            let parts = Parts { bufs, words };
+            let plan = match (&open, vnet) {
+                (Some(open), Some(vnet)) if dropping.is_none() => {
+                    match vnet::plan(vnet, parts, open.peer.bufs.buf_size(), &mut headers) {
+                        Ok(plan) => Some(plan),
+                        Err(reason) => {
+                            drop_packets(state, reason, 1);
+                            continue;
+                        }
+                    }
+                }
+                _ => None,
+            };
+            let slots = plan.as_ref().map_or(u32::from(packet.slots), Plan::slots);
             if let (Some(open), None) = (&mut open, dropping)
                 && open.space < slots
-                && !open.make_room_for(slots, kring, at, &mut tally, &mut yields)
+                && (slots >= open.n || !open.make_room_for(slots, kring, at, &mut tally, &mut yields))
             {
                 dropping = Some(Drop::ReceiverFull);
             }
@@ -308,7 +330,13 @@ impl ValeTx {
                 drop_packets(state, dropping.unwrap_or(Drop::ReceiverGone), 1);
                 continue;
             };
-            let words = &scratch.words[usize::from(packet.first)..usize::from(packet.first + packet.slots)];
+            if let Some(plan) = plan {
+                plan.write(parts, &mut headers, open);
+                // Each frame beyond the first is one more copy.
+                add(state, Stat::ExtraCopies, u64::from(plan.packets() - 1));
+                tally.delivered += plan.packets();
+                continue;
+            }
             if words.iter().any(|w| u32::from(w.len()) > open.peer.bufs.buf_size()) {
                 drop_packets(state, Drop::BadSlot, 1);
                 continue;
@@ -320,6 +348,16 @@ impl ValeTx {
             open.finish(kring, at, &mut tally);
         }
         self.yields = yields;
+    }
+}
+
+impl ValeTx {
+    /// What is to be done to packets for `port`, if its virtio-net header has another length than ours.
+    fn conversion(&self, scratch: &Scratch, port: u8) -> Option<Vnet> {
+        let (page, i) = (&self.seat().page, usize::from(port));
+        let theirs = page.hdr_lens[i].load(Relaxed) as u16;
+        let vnet = Vnet { own: scratch.hdr_len, theirs, mfs: page.mfs[i].load(Relaxed) };
+        (vnet.own != theirs).then_some(vnet)
     }
 }
 
