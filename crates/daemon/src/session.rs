@@ -250,6 +250,20 @@ impl Server {
         }
     }
 
+    /// Before a user gets one more port.
+    fn check_limits(&self, uid: u32) -> Result<(), ControlError> {
+        let limits = &self.config.limits;
+        let mine = self.registry.count_ports(uid);
+        if mine >= limits.ports {
+            return Err(refuse(Errno::EMFILE, format!("this user has {mine} ports (limits.ports)")));
+        }
+        if self.registry.region_bytes(uid) >> 20 >= limits.memory_mib {
+            let text = format!("this user's regions have {} MiB (limits.memory_mib)", limits.memory_mib);
+            return Err(refuse(Errno::ENOMEM, text));
+        }
+        Ok(())
+    }
+
     fn register(
         &mut self,
         id: u64,
@@ -262,15 +276,7 @@ impl Server {
         if session.binding.is_some() {
             return Err(refuse(Errno::EBUSY, "the descriptor is bound already"));
         }
-        let limits = &self.config.limits;
-        let mine = self.registry.count_ports(creds.uid);
-        if mine >= limits.ports {
-            return Err(refuse(Errno::EMFILE, format!("this user has {mine} ports (limits.ports)")));
-        }
-        if self.registry.region_bytes(creds.uid) >> 20 >= limits.memory_mib {
-            let text = format!("this user's regions have {} MiB (limits.memory_mib)", limits.memory_mib);
-            return Err(refuse(Errno::ENOMEM, text));
-        }
+        self.check_limits(creds.uid)?;
         let binding = self.registry.register(Asker { uid: creds.uid }, name, &req)?;
         // Before anybody can sync: rings that this makes a matter of several users are the broker's now.
         self.worker.refresh(&self.registry);
@@ -322,6 +328,25 @@ impl Server {
                 if let Some(field) = found.as_deref().and_then(c_name_field) {
                     header.nr_name = field;
                 }
+                Ok(b.as_bytes().to_vec())
+            }
+            NETMAP_REQ_VALE_NEWIF => {
+                let mut b: nmreq_vale_newif = read(body)?;
+                self.check_limits(who.uid)?;
+                self.registry.vale_newif(who, name, &mut b)?;
+                Ok(b.as_bytes().to_vec())
+            }
+            NETMAP_REQ_VALE_DELIF => self.registry.vale_delif(who, name).map(|()| vec![]),
+            NETMAP_REQ_VALE_ATTACH => {
+                let mut b: nmreq_vale_attach = read(body)?;
+                self.registry.vale_attach(who, name, &mut b)?;
+                self.worker.refresh(&self.registry);
+                Ok(b.as_bytes().to_vec())
+            }
+            NETMAP_REQ_VALE_DETACH => {
+                let mut b: nmreq_vale_detach = read(body)?;
+                self.registry.vale_detach(who, name, &mut b)?;
+                self.worker.refresh(&self.registry);
                 Ok(b.as_bytes().to_vec())
             }
             NETMAP_REQ_PORT_HDR_SET => {

@@ -50,6 +50,9 @@ impl Registry {
             }
             other => other.on(&port.name),
         })?;
+        if let Some(p) = port.persistent.as_ref().filter(|_| port.bindings == 0 && !rx.is_empty()) {
+            p.check_mtu(self.region_of(port)?.region.layout.bufs.objsize)?;
+        }
         let exclusive = req.nr_flags & NR_EXCLUSIVE != 0;
         let wanted = |dir: Dir| if dir == Dir::Tx { (&port.tx, &tx) } else { (&port.rx, &rx) };
         for dir in [Dir::Rx, Dir::Tx] {
@@ -99,7 +102,7 @@ impl Registry {
         let tx_ofs = offsets(self, Dir::Tx, geometry.tx_rings, &tx);
         let rx_ofs = offsets(self, Dir::Rx, geometry.rx_rings, &rx);
         let port = self.ports.get_mut(&id).ok_or_else(gone)?;
-        let (name, region_id) = (port.name.clone(), port.region);
+        let (name, region_id) = (port.full_name().to_owned(), port.region);
         port.bindings += 1;
         let region = &mut self.regions.get_mut(&region_id).ok_or_else(gone)?.region;
         let made = region.make_if(&name, &tx_ofs, &rx_ofs);
@@ -332,7 +335,7 @@ impl Registry {
             }
         };
         Ok(Grant {
-            name: port.name.clone(),
+            name: port.full_name().to_owned(),
             kind,
             geometry: port.geometry,
             tx: bound(&port.tx, &binding.tx),

@@ -41,7 +41,7 @@ pub struct HolderInfo {
 pub struct PortInfo {
     /// Name.
     pub name: String,
-    /// `vale`, `pipe`, `null` ...
+    /// `vale`, `persistent`, `parent` (made by a pipe for itself), `pipe`, `null`, `nic`.
     pub kind: &'static str,
     /// Owner.
     pub owner: u32,
@@ -161,7 +161,7 @@ impl Registry {
             for i in usize::from(body.nr_bridge_idx)..self.switches.len() {
                 let found = self.switches[i].as_ref().and_then(|s| {
                     let (index, id) = s.ports.range(u8::try_from(first_port).unwrap_or(u8::MAX)..).next()?;
-                    Some((*index, self.ports.get(id)?.name.clone()))
+                    Some((*index, self.ports.get(id)?.full_name().to_owned()))
                 });
                 if let Some((index, name)) = found {
                     body.nr_bridge_idx = i as u16;
@@ -198,7 +198,10 @@ impl Registry {
             let text = format!("a virtio-net header has 0, 10 or 12 bytes, not {hdr_len}");
             return Err(ControlError::new(Errno::EINVAL, text));
         }
-        let id = self.existing(name).filter(|_| is_vale_name(name));
+        let on_switch = |id: &PortId| {
+            matches!(self.ports.get(id), Some(PortEntry { kind: Kind::Vale { switch: Some(_), .. }, .. }))
+        };
+        let id = self.existing(name).filter(on_switch);
         let id =
             id.ok_or_else(|| ControlError::new(Errno::ENXIO, format!("there is no switch port {name}")))?;
         self.check_owner(who, id)?;
@@ -252,14 +255,15 @@ impl Registry {
         let p = &self.ports[&id];
         let visible = who.may(p.owner);
         let (kind, index) = match &p.kind {
-            Kind::Vale { switch: Some(_), index, .. } => ("vale", Some(*index)),
-            Kind::Vale { .. } => ("parent", None),
+            Kind::Vale { switch, index, .. } => {
+                (p.persistent_kind().unwrap_or("vale"), switch.is_some().then_some(*index))
+            }
             Kind::Pipe { .. } => ("pipe", None),
             Kind::Null => ("null", None),
             Kind::Nic(_) => ("nic", None),
         };
         let mut info = PortInfo {
-            name: p.name.clone(),
+            name: p.full_name().to_owned(),
             kind,
             owner: p.owner,
             visible,
@@ -294,7 +298,8 @@ impl Registry {
                 let n = shared.num_slots;
                 let (told, there) =
                     (shared.state.sync.rtail.load(Relaxed), shared.state.producer.hwtail.load());
-                let switch_rx = dir == Dir::Rx && kind == "vale" && told < n && there < n;
+                let switch_rx =
+                    dir == Dir::Rx && matches!(p.kind, Kind::Vale { .. }) && told < n && there < n;
                 let mut counters = Counters::read(&shared.state);
                 if let (Kind::Nic(nic), Dir::Rx) = (&p.kind, dir) {
                     nic.add_kernel_drops(i as u16, &mut counters);

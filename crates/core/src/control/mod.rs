@@ -5,6 +5,7 @@
 //!
 //! Source: abi.md 9, semantics.md 8 to 12, 15, 21, 23.
 
+use self::persistent::Persistent;
 use crate::layout::{Geometry, RingShared};
 use crate::nic::{NicDevice, NicRequest};
 use crate::pool::{Region, Shm};
@@ -19,6 +20,7 @@ mod bind;
 mod brokered;
 mod info;
 mod nic;
+mod persistent;
 mod ports;
 mod regions;
 mod switches;
@@ -92,7 +94,7 @@ struct RegionEntry {
 /// What kind of port it is.
 #[derive(Debug)]
 enum Kind {
-    /// On a switch, or a switch port on none: the parent that a pipe made for itself.
+    /// On a switch, or a switch port on none: a persistent one that is not attached.
     Vale { switch: Option<usize>, index: u8, generation: u32, page: Shm },
     /// One end of a pipe.
     Pipe { parent: PortId, peer: PortId },
@@ -131,6 +133,8 @@ struct PortEntry {
     pipes: u32,
     hdr_len: u32,
     mfs: u32,
+    /// A switch port with a name of its own.
+    persistent: Option<Persistent>,
     rx_bell: Arc<Doorbell>,
     tx_bell: Arc<Doorbell>,
     /// Rung by the keeper of the registry alone.
@@ -249,7 +253,7 @@ impl Registry {
     /// Name of the port of a binding.
     #[must_use]
     pub fn binding_name(&self, id: BindingId) -> Option<&str> {
-        Some(&self.ports.get(&self.bindings.get(&id)?.port)?.name)
+        Some(self.ports.get(&self.bindings.get(&id)?.port)?.full_name())
     }
 
     /// Bytes of regions that belong to `uid`, as far as they could ever be touched.

@@ -1,6 +1,7 @@
 use super::*;
 use ringway_abi::*;
 
+mod persistent;
 mod vnet;
 mod world;
 

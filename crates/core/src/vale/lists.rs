@@ -12,7 +12,7 @@ use crate::kring::{Kring, distance, forward};
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_abi::ring::{NETMAP_MAX_FRAGS, NS_INDIRECT, NS_MOREFRAG};
 use ringway_os::bytes::copy_from_user;
-use ringway_os::ring::SlotWord;
+use ringway_os::ring::{Slot, SlotWord};
 use ringway_os::state::{RingState, SWITCH_PORTS};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -349,6 +349,24 @@ impl ValeTx {
         }
         self.yields = yields;
     }
+}
+
+/// The port was detached from its switch: everything is taken, and nothing sent. Source: semantics.md 16, 18.
+#[cold]
+pub(super) fn drop_unattached(kring: &mut Kring<'_>) {
+    let (handle, n) = (kring.handle, kring.handle.num_slots());
+    let mut tally = Tally::default();
+    let (mut at, mut open) = (kring.hwcur, false);
+    while at != kring.rhead {
+        let word = handle.ring.slots.get(at as usize).map(Slot::load).unwrap_or_default();
+        open = word.flags() & NS_MOREFRAG != 0;
+        tally.packets += u32::from(!open);
+        tally.bytes += u32::from(word.len());
+        at = forward(n, at, 1);
+    }
+    tally.packets += u32::from(open);
+    drop_packets(&handle.shared.state, Drop::NoReceiver, tally.packets.into());
+    commit_only(kring, at, &mut tally);
 }
 
 impl ValeTx {
