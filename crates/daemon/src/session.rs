@@ -6,8 +6,8 @@ use crate::listing::{self, Status};
 use crate::server::Server;
 use ringway_abi::wire::{self, Kind};
 use ringway_abi::*;
-use ringway_core::control::{Asker, BindingId, ControlError, Tunables};
-use ringway_core::handover::{grant_out, peer_out};
+use ringway_core::control::{Asker, BindingId, ControlError, ReqOption, Tunables, check_options};
+use ringway_core::handover::{grant_out, options_in, options_out, peer_out};
 use ringway_core::nic::NicRequest;
 use ringway_os::mem::Memfd;
 use ringway_os::sock::{Conn, Creds, Message};
@@ -41,16 +41,29 @@ fn send_answer(reply: &Conn, answer: &Result<Answer<'_>, ControlError>) {
     let sent = match answer {
         Ok(a) => reply.send(&wire::message(Kind::Reply, 0, &a.body), &a.fds),
         Err(e) => {
-            let mut end = e.message.len().min(wire::MAX_TEXT_BYTES);
-            while !e.message.is_char_boundary(end) {
-                end -= 1;
-            }
-            reply.send(&wire::message(Kind::Reply, e.errno.0, &e.message.as_bytes()[..end]), &[])
+            let text = cut_text(&e.message);
+            reply.send(&wire::message(Kind::Reply, e.errno.0, text.as_bytes()), &[])
         }
     };
     if let Err(e) = sent {
         tracing::debug!("a client did not take its answer: {e}");
     }
+}
+
+/// As much of an error's text as a message carries.
+fn cut_text(text: &str) -> &str {
+    let mut end = text.len().min(wire::MAX_TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// The start of an answer to a CONTROL: head, nmreq body, options.
+fn controlled(header: &nmreq_header, body: &[u8], options: &[ReqOption]) -> Vec<u8> {
+    let (body_bytes, count) = (body.len() as u32, options.len() as u32);
+    let head = wire::Controlled { header: *header, body_bytes, options: count };
+    [head.as_bytes(), body, &options_out(options)].concat()
 }
 
 /// JSON in a memfd: listings are longer than messages.
@@ -142,7 +155,9 @@ impl Server {
                 };
                 self.finish(reply, &answer);
             }
-            Kind::Reply => self.finish(reply, &Err(refuse(Errno::EPROTO, "a reply is no request"))),
+            Kind::Reply | Kind::Refused => {
+                self.finish(reply, &Err(refuse(Errno::EPROTO, "a reply is no request")));
+            }
         }
     }
 
@@ -203,10 +218,15 @@ impl Server {
         };
         let mut header = control.header;
         header.nr_name[NETMAP_REQ_IFNAMSIZ - 1] = 0;
-        if rest.len() != body_size(header.nr_reqtype) {
+        let parts = rest.split_at_checked(body_size(header.nr_reqtype));
+        let parts = parts.and_then(|(body, mut rest)| {
+            let options = options_in(control.options, &mut rest).ok()?;
+            rest.is_empty().then_some((body, options))
+        });
+        let Some((rest, mut options)) = parts else {
             return self
                 .finish(reply, &Err(refuse(Errno::EINVAL, "the body has another size than its request")));
-        }
+        };
         let Ok(name) = std::str::from_utf8(c_name(&header.nr_name)).map(str::to_owned) else {
             return self.finish(reply, &Err(refuse(Errno::EINVAL, "the name is not UTF-8")));
         };
@@ -218,21 +238,38 @@ impl Server {
         let request = self.nic_request(id, mode);
         self.registry.ask_from(request);
         if header.nr_reqtype == NETMAP_REQ_REGISTER {
-            let granted = self.register(id, creds, &name, rest);
+            let granted = self.register(id, creds, &name, rest, &mut options);
             self.watch_interfaces();
             let answer = granted.as_ref().map(|(req, grant)| {
-                let head = wire::Controlled { header, body_bytes: size_of_val(req) as u32, pad: 0 };
                 let (bytes, fds) = grant_out(grant);
-                let body = [head.as_bytes(), req.as_bytes(), &bytes].concat();
+                let body = [controlled(&header, req.as_bytes(), &options), bytes].concat();
                 Answer { body, fds }
             });
-            return self.finish(reply, &answer.map_err(Clone::clone));
+            return self.finish_control(reply, &header, &options, &answer.map_err(Clone::clone));
         }
-        let answer = self.ask(who, &name, &mut header, rest).map(|body| {
-            let head = wire::Controlled { header, body_bytes: body.len() as u32, pad: 0 };
-            Answer { body: [head.as_bytes(), &body].concat(), fds: vec![] }
-        });
-        self.finish(reply, &answer);
+        // Other requests serve no options yet, and say so in their statuses alone (abi.md 8).
+        let answer = check_options(&mut options).and_then(|()| self.ask(who, &name, &mut header, rest));
+        let answer = answer.map(|body| Answer { body: controlled(&header, &body, &options), fds: vec![] });
+        self.finish_control(reply, &header, &options, &answer);
+    }
+
+    /// As `finish`; who sent options gets their statuses also when the request failed.
+    fn finish_control(
+        &self,
+        reply: Conn,
+        header: &nmreq_header,
+        options: &[ReqOption],
+        answer: &Result<Answer<'_>, ControlError>,
+    ) {
+        let Err(e) = answer else { return self.finish(reply, answer) };
+        if options.is_empty() {
+            return self.finish(reply, answer);
+        }
+        let body = [&controlled(header, &[], options), cut_text(&e.message).as_bytes()].concat();
+        if let Err(e) = reply.send(&wire::message(Kind::Refused, e.errno.0, &body), &[]) {
+            tracing::debug!("a client did not take its answer: {e}");
+        }
+        self.closer.close(vec![reply.into_fd()]);
     }
 
     /// From which network namespace session `id` asks: that of the client, whatever the broker's is.
@@ -270,6 +307,7 @@ impl Server {
         creds: Creds,
         name: &str,
         body: &[u8],
+        options: &mut [ReqOption],
     ) -> Result<(nmreq_register, ringway_core::lease::Grant), ControlError> {
         let mut req = nmreq_register::read_from_bytes(body).map_err(|_| refuse(Errno::EINVAL, "bad body"))?;
         let session = self.sessions.get(&id).ok_or_else(|| refuse(Errno::ENXIO, "no session"))?;
@@ -277,7 +315,7 @@ impl Server {
             return Err(refuse(Errno::EBUSY, "the descriptor is bound already"));
         }
         self.check_limits(creds.uid)?;
-        let binding = self.registry.register(Asker { uid: creds.uid }, name, &req)?;
+        let binding = self.registry.register_with(Asker { uid: creds.uid }, name, &req, options)?;
         // Before anybody can sync: rings that this makes a matter of several users are the broker's now.
         self.worker.refresh(&self.registry);
         let grant = self.registry.grant(binding)?;

@@ -229,6 +229,11 @@ impl Registry {
             take_over(&public, &private, &mut naps);
             jobs.held.insert(*key, RingHandle { ring: public.ring.clone(), shared: private, dir });
         }
+        for (key, handle) in &jobs.held {
+            if let Some(ring) = self.ring_use(key.port, handle.dir, key.index) {
+                ring.offsets.store(&handle.shared.state);
+            }
+        }
         for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
             self.give_senders_back(*i);
         }
@@ -294,6 +299,8 @@ impl Registry {
                     let shared = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r)?;
                     let senders = self.private_ring(jobs, *id, Dir::Rx, r)?.state;
                     take_senders(&shared.state, &senders, shared.num_slots);
+                    let ring = port.rx.get(usize::from(r))?;
+                    ring.offsets.store_senders(&senders);
                     Some(FarRing { shared, senders })
                 })
                 .collect::<Option<Vec<_>>>()?;

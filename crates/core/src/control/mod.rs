@@ -8,6 +8,7 @@
 use self::persistent::Persistent;
 use crate::layout::{Geometry, RingShared};
 use crate::nic::{NicDevice, NicRequest};
+use crate::offsets::Offsets;
 use crate::pool::{Region, Shm};
 use ringway_abi::Errno;
 use ringway_os::event::{Doorbell, PrivateBell};
@@ -20,6 +21,7 @@ mod bind;
 mod brokered;
 mod info;
 mod nic;
+mod options;
 mod persistent;
 mod ports;
 mod regions;
@@ -29,6 +31,7 @@ mod tunables;
 pub use brokered::{Job, Jobs};
 pub use info::{HolderInfo, PortInfo, RingInfo};
 pub use nic::InterfaceUsers;
+pub use options::{ReqOption, check_options};
 pub use tunables::Tunables;
 
 /// A request that could not be served: the number for programs, and the words for people.
@@ -115,6 +118,8 @@ struct RingUse {
     epoch: u64,
     /// RX of an interface: the kernel was given the ring's buffers.
     filled: bool,
+    /// Where packets begin in its buffers.
+    offsets: Offsets,
 }
 
 #[derive(Debug)]

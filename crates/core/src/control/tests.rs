@@ -1,6 +1,7 @@
 use super::*;
 use ringway_abi::*;
 
+mod offsets;
 mod persistent;
 mod vnet;
 mod world;

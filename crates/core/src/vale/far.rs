@@ -7,6 +7,7 @@
 use super::forward::CHUNK_SLOTS;
 use super::{FarRing, Peer, Seat};
 use crate::kring::{Kring, distance, forward};
+use crate::offsets::Offsets;
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_os::state::RingState;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -41,6 +42,8 @@ pub(super) struct Open<'p> {
     pub space: u32,
     /// Processor plus 1 of the receiver, 0 if we have not looked.
     pub cpu: u32,
+    /// Where packets begin in its buffers.
+    pub offsets: Offsets,
 }
 
 /// Why a receive ring could not be opened.
@@ -48,8 +51,8 @@ pub(super) struct Open<'p> {
 pub(super) enum Closed {
     Need(u8),
     Drop(Drop),
-    /// Its virtio-net header has another length than ours.
-    OtherHeader,
+    /// Its frames are not copied as ours are: its virtio-net header has another length, or it has offsets.
+    NotPlain,
 }
 
 /// Moves our own position on past packets that were dropped, nothing having been published.
@@ -72,11 +75,11 @@ impl<'p> Open<'p> {
     pub fn lock(seat: &Seat, peer: &'p Peer, ring: u16, me: u32) -> Result<Self, Closed> {
         let open = Self::lock_any(seat, peer, ring, me)?;
         let len = |index: u8| seat.page.hdr_lens[usize::from(index)].load(Relaxed);
-        if len(peer.index) == len(seat.index) {
+        if len(peer.index) == len(seat.index) && !open.offsets.is_on() {
             return Ok(open);
         }
         open.ring.senders.senders.lock.unlock(me);
-        Err(Closed::OtherHeader)
+        Err(Closed::NotPlain)
     }
 
     /// Locks ring `ring` of `peer` for attachment `me`, waiting for another sender at most about a millisecond.
@@ -105,6 +108,7 @@ impl<'p> Open<'p> {
             locked: true,
             space: 0,
             cpu: 0,
+            offsets: Offsets::load_senders(line, peer.bufs.buf_size()),
         };
         open.space = n - 1 - distance(n, head, tail);
         if open.space < CHUNK_SLOTS {

@@ -273,7 +273,11 @@ impl RingDriver for ValeTx {
             }
             let chunk = distance(n, kring.hwcur, kring.rhead).min(CHUNK_SLOTS);
             let end = forward(n, kring.hwcur, chunk);
-            let rest = if plain && !self.scratch.skipping { self.fused(kring, end)? } else { Stop::Rest };
+            let rest = if plain && !kring.offsets.is_on() && !self.scratch.skipping {
+                self.fused(kring, end)?
+            } else {
+                Stop::Rest
+            };
             if let Stop::Rest = rest {
                 // A whole chunk again, so that a packet is only cut if it has too many slots.
                 let chunk = distance(n, kring.hwcur, kring.rhead).min(CHUNK_SLOTS);

@@ -6,9 +6,10 @@ use super::far::{Closed, Open, Tally, commit_only};
 use super::forward::{CHUNK_SLOTS, ETH_HEADER_BYTES, Learner, Target, ValeTx};
 use super::mac_table::MAC_MASK;
 use super::others;
-use super::vnet::{self, Parts, Plan, Vnet};
+use super::vnet::{self, Parts, Plan, Start, Vnet};
 use crate::adapter::SyncError;
 use crate::kring::{Kring, distance, forward};
+use crate::offsets::aligned;
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_abi::ring::{NETMAP_MAX_FRAGS, NS_INDIRECT, NS_MOREFRAG};
 use ringway_os::bytes::copy_from_user;
@@ -43,6 +44,8 @@ const EMPTY: List = List { first: NONE, last: NONE, ring: 0 };
 #[derive(Debug)]
 pub struct Scratch {
     words: Vec<SlotWord>,
+    /// Where the bytes of each word begin; empty if all do at the start of their buffers.
+    starts: Vec<Start>,
     packets: Vec<Packet>,
     lists: Vec<List>,
     touched: Vec<u8>,
@@ -57,6 +60,7 @@ impl Default for Scratch {
     fn default() -> Self {
         Scratch {
             words: Vec::with_capacity(CHUNK_SLOTS as usize),
+            starts: Vec::with_capacity(CHUNK_SLOTS as usize),
             packets: Vec::with_capacity(CHUNK_SLOTS as usize),
             lists: vec![EMPTY; SWITCH_PORTS],
             touched: Vec::with_capacity(SWITCH_PORTS),
@@ -73,6 +77,7 @@ impl Scratch {
             self.lists[usize::from(port)] = EMPTY;
         }
         self.words.clear();
+        self.starts.clear();
         self.packets.clear();
         self.flood = EMPTY;
     }
@@ -165,7 +170,10 @@ impl ValeTx {
             let Some(slot) = handle.ring.slots.get(at as usize) else { break };
             let mut word = slot.load();
             let (mut idx, mut len) = (word.buf_idx(), word.len());
-            if handle.valid_buf(word) == 0 || u32::from(len) > bufs.buf_size() {
+            // The `ptr` of an indirect slot is an address: it says nothing of an offset.
+            let exact = word.flags() & NS_INDIRECT != 0;
+            let ofs = if exact { 0 } else { kring.offsets.of(slot.ptr()) };
+            if handle.valid_buf(word) == 0 || u32::from(len) > bufs.buf_size() - ofs {
                 (idx, len) = (0, 0);
             } else if word.flags() & NS_INDIRECT != 0 && len > 0 && !self.in_broker() {
                 // The payload is brought into the slot's own buffer: from there on it is a frame like others.
@@ -177,6 +185,10 @@ impl ValeTx {
             }
             word = SlotWord::new(idx, len, word.flags());
             scratch.words.push(word);
+            if kring.offsets.is_on() || exact {
+                scratch.starts.resize(scratch.words.len() - 1, Start::default());
+                scratch.starts.push(Start { ofs, exact });
+            }
             at = forward(n, at, 1);
         }
         if end == kring.rhead {
@@ -186,6 +198,7 @@ impl ValeTx {
         let complete = scratch.words.iter().rposition(|w| w.flags() & NS_MOREFRAG == 0).map_or(0, |i| i + 1);
         if complete > 0 {
             scratch.words.truncate(complete);
+            scratch.starts.truncate(complete);
         }
         forward(n, kring.hwcur, scratch.words.len() as u32)
     }
@@ -210,7 +223,9 @@ impl ValeTx {
             } else if slots > NETMAP_MAX_FRAGS {
                 Some(Target::Drop(Drop::TooManySlots))
             } else {
-                Some(match self.ethernet(packet, hdr_len, kring) {
+                let starts = scratch.starts.get(first..).unwrap_or_default();
+                let parts = Parts { bufs: &kring.handle.ring.bufs, words: packet, starts };
+                Some(match ethernet(parts, hdr_len, kring) {
                     Ok((w0, w1)) => {
                         learner.see(w0, w1, packet[0].flags());
                         self.target_of(w0 & MAC_MASK)
@@ -239,26 +254,6 @@ impl ValeTx {
         }
     }
 
-    /// The first 16 bytes of a packet's Ethernet header.
-    fn ethernet(&self, packet: &[SlotWord], hdr_len: u16, kring: &Kring<'_>) -> Result<(u64, u64), Drop> {
-        let bufs = &kring.handle.ring.bufs;
-        let first = packet[0];
-        if first.is_empty() && first.flags() & NS_INDIRECT != 0 {
-            return Err(Drop::Indirect);
-        }
-        if kring.handle.valid_buf(first) == 0 {
-            return Err(Drop::BadSlot);
-        }
-        let (word, ofs) =
-            if first.len() == hdr_len && packet.len() > 1 { (packet[1], 0) } else { (first, hdr_len) };
-        if word.len() < ofs.saturating_add(ETH_HEADER_BYTES) {
-            return Err(Drop::Short);
-        }
-        let payload = bufs.payload(word.buf_idx()).ok_or(Drop::BadSlot)?;
-        let ofs = usize::from(ofs);
-        payload.load_u64(ofs).zip(payload.load_u64(ofs + 8)).ok_or(Drop::Short)
-    }
-
     /// Delivers two lists, merged in the order of the packets, to one ring of one port.
     fn deliver(
         &mut self,
@@ -283,7 +278,7 @@ impl ValeTx {
                     dropping = Some(reason);
                     None
                 }
-                Err(Closed::Need(_) | Closed::OtherHeader) => {
+                Err(Closed::Need(_) | Closed::NotPlain) => {
                     dropping = Some(Drop::ReceiverGone);
                     None
                 }
@@ -305,8 +300,8 @@ impl ValeTx {
                 b = packet.next;
             }
             let words = &scratch.words[usize::from(packet.first)..usize::from(packet.first + packet.slots)];
-            let bufs = &kring.handle.ring.bufs;
-            let parts = Parts { bufs, words };
+            let starts = scratch.starts.get(usize::from(packet.first)..).unwrap_or_default();
+            let parts = Parts { bufs: &kring.handle.ring.bufs, words, starts };
             let plan = match (&open, vnet) {
                 (Some(open), Some(vnet)) if dropping.is_none() => {
                     match vnet::plan(vnet, parts, open.peer.bufs.buf_size(), &mut headers) {
@@ -341,7 +336,11 @@ impl ValeTx {
                 drop_packets(state, Drop::BadSlot, 1);
                 continue;
             }
-            copy_packet(kring, open, words);
+            if !kring.offsets.is_on() && !open.offsets.is_on() {
+                copy_packet(kring, open, words);
+            } else {
+                copy_placed(parts, open);
+            }
             tally.delivered += 1;
         }
         if let Some(open) = open {
@@ -349,6 +348,59 @@ impl ValeTx {
         }
         self.yields = yields;
     }
+}
+
+/// As `copy_packet`, for a sender or a receiver whose packets do not begin at the start of their buffers. A slot that does not
+/// fit behind the receiver's offset is delivered empty. Source: semantics.md 14.
+fn copy_placed(parts: Parts<'_>, open: &mut Open<'_>) {
+    let count = (parts.words.len() as u32) << 8;
+    let (peer, shared, offsets) = (open.peer, &open.ring.shared, open.offsets);
+    for i in 0..parts.words.len() {
+        let tail = open.tail as usize;
+        let (Some(d), Some(m)) = (shared.desc.get(tail), shared.mirror.get(tail)) else { return };
+        let (Some(told), Some(placed)) = (shared.records.get(2 * tail), shared.known.get(2 * tail)) else {
+            return;
+        };
+        let more = if i + 1 < parts.words.len() { u32::from(NS_MOREFRAG) } else { 0 };
+        let start = parts.start(i);
+        let own = offsets.of(told.load(Relaxed));
+        // Where the receiver cannot say where its packet begins, it begins at the start.
+        let ofs = if start.exact || !offsets.is_on() { own } else { aligned(start.ofs, own) };
+        let to = peer.bufs.payload(m.load(Relaxed)).map(|p| p.slice(ofs as usize, usize::MAX));
+        let from = parts.get(i);
+        let copied = match (from, to) {
+            (Some(from), Some(to)) if from.len() <= to.len() && u64::from(ofs) & !offsets.mask == 0 => {
+                to.copy_payload(&from)
+            }
+            _ => 0,
+        };
+        placed.store(ofs.into(), Relaxed);
+        d.store(copied as u32 | (count | more) << 16, Relaxed);
+        open.push();
+    }
+}
+
+/// The first 16 bytes of a packet's Ethernet header.
+fn ethernet(packet: Parts<'_>, hdr_len: u16, kring: &Kring<'_>) -> Result<(u64, u64), Drop> {
+    let first = packet.words[0];
+    if first.is_empty() && first.flags() & NS_INDIRECT != 0 {
+        return Err(Drop::Indirect);
+    }
+    if kring.handle.valid_buf(first) == 0 {
+        return Err(Drop::BadSlot);
+    }
+    let (i, ofs) = if first.len() == hdr_len && packet.words.len() > 1 { (1, 0) } else { (0, hdr_len) };
+    let word = packet.words[i];
+    if word.len() < ofs.saturating_add(ETH_HEADER_BYTES) {
+        return Err(Drop::Short);
+    }
+    let payload = packet.bufs.payload(word.buf_idx()).ok_or(Drop::BadSlot)?;
+    let ofs = usize::from(ofs) + packet.start(i).ofs as usize;
+    // The last two are not there if the frame ends with its header at the end of the buffer.
+    let mut header = [0; 16];
+    payload.slice(ofs, 16).copy_to(&mut header);
+    let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|k| header[at + k]));
+    Ok((word(0), word(8)))
 }
 
 /// The port was detached from its switch: everything is taken, and nothing sent. Source: semantics.md 16, 18.

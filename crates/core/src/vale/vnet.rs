@@ -62,13 +62,28 @@ pub(super) struct Vnet {
 pub(super) struct Parts<'a> {
     pub bufs: &'a Bufs,
     pub words: &'a [SlotWord],
+    /// Where the bytes of each begin; those that are missing begin at the start of their buffers.
+    pub starts: &'a [Start],
+}
+
+/// Where the bytes of a slot begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Start {
+    /// In its buffer. Length and offset fit.
+    pub ofs: u32,
+    /// They go to the receiver's own offset, whatever their alignment: they came from an address of the program.
+    pub exact: bool,
 }
 
 impl<'a> Parts<'a> {
     /// The bytes of slot `i`; none of a bad one.
-    fn get(&self, i: usize) -> Option<Payload<'a>> {
+    pub fn get(&self, i: usize) -> Option<Payload<'a>> {
         let word = self.words.get(i)?;
-        Some(self.bufs.payload(word.buf_idx())?.slice(0, word.len().into()))
+        Some(self.bufs.payload(word.buf_idx())?.slice(self.start(i).ofs as usize, word.len().into()))
+    }
+
+    pub fn start(&self, i: usize) -> Start {
+        self.starts.get(i).copied().unwrap_or_default()
     }
 
     fn len(&self, i: usize) -> usize {
@@ -375,6 +390,10 @@ fn next_slot<'o>(open: &mut Open<'o>, len: usize, flags: u32) -> Option<Payload<
     let to = peer.bufs.payload(m.load(Relaxed)).filter(|p| p.len() >= len);
     let len = if to.is_some() { len as u32 } else { 0 };
     d.store(len | flags << 16, Relaxed);
+    if open.offsets.is_on() {
+        // Packets that are converted begin at the start of the receiver's buffers (semantics.md 17), and its slots say so.
+        ring.shared.known.get(2 * tail)?.store(0, Relaxed);
+    }
     open.push();
     to
 }

@@ -58,16 +58,24 @@ impl World {
 
     /// Binds all rings of a port.
     pub fn open(&mut self, who: Asker, name: &str, req: &nmreq_register) -> End {
-        self.try_open(who, name, req).unwrap_or_else(|e| panic!("{name}: {e}"))
+        self.open_with(who, name, req, &mut [])
     }
 
-    pub fn try_open(&mut self, who: Asker, name: &str, req: &nmreq_register) -> Result<End, ControlError> {
-        let id = self.registry().register(who, name, req)?;
+    /// The same, with options.
+    pub fn open_with(
+        &mut self,
+        who: Asker,
+        name: &str,
+        req: &nmreq_register,
+        options: &mut [ReqOption],
+    ) -> End {
+        let id = self.registry().register_with(who, name, req, options);
+        let id = id.unwrap_or_else(|e| panic!("{name}: {e}"));
         self.refresh();
         let grant = self.registry().grant(id).expect("just bound");
         self.next_attachment += 1;
         let endpoint = Endpoint::new(grant, self.next_attachment).expect("a good grant");
-        Ok(End { endpoint, id, source: Source(self.registry.clone(), id) })
+        End { endpoint, id, source: Source(self.registry.clone(), id) }
     }
 
     pub fn close(&self, end: &End) {
