@@ -7,12 +7,15 @@
 //! | request | body | fds | reply body, on success | fds |
 //! |---|---|---|---|---|
 //! | ATTACH | | reply, channel | [`Attached`] | |
-//! | CONTROL | [`Control`], then the body of its nmreq | reply | [`Controlled`], then the nmreq body; REGISTER: a grant behind it | those of the grant |
+//! | CONTROL | [`Control`], then the body of its nmreq, then its options | reply | [`Controlled`], then the nmreq body, then the options with their statuses; REGISTER: a grant behind them | those of the grant |
 //! | JOIN | | reply | a grant | those of the grant |
 //! | PEER | [`PeerAsk`] | reply | a peer | region, state, doorbell |
 //! | LIST, STATUS | | reply | | memfd with JSON |
 //! | TUNE | [`Tune`] | reply | [`Tuned`] entries | |
 //! | STOP | | reply | | |
+//!
+//! Options are [`Opt`]s, each with its body behind it: the list in the client's memory was walked by the library. A request
+//! with options that fails is answered with [`Kind::Refused`]: [`Controlled`] without a body, the options with their statuses, and then the text.
 //!
 //! A grant is [`Grant`] with its list of offsets (TX, then RX, 8 bytes each) and name; its fds are region, state, RX and TX doorbell, the broker's own
 //! bell (an epoll fd to watch), the worker's doorbell, then for a switch port the switch page, for a pipe the other end's state and its RX and TX doorbells.
@@ -31,6 +34,8 @@ pub const MAX_MESSAGE_BYTES: usize = 16384;
 pub const MAX_GRANT_RINGS: usize = 1024;
 /// Bytes of an error text, at most.
 pub const MAX_TEXT_BYTES: usize = 1024;
+/// Bytes of the options of a request, at most: what netmap takes of known ones (4096), and the heads of unknown ones.
+pub const MAX_OPTION_BYTES: usize = 6144;
 /// Bytes of a port's name in a grant.
 pub const NAME_BYTES: usize = 80;
 
@@ -56,6 +61,8 @@ pub enum Kind {
     Stop = 8,
     /// Answer to any of these.
     Reply = 100,
+    /// Answer to a CONTROL with options that failed.
+    Refused = 101,
 }
 
 impl Kind {
@@ -71,6 +78,7 @@ impl Kind {
             7 => Kind::Tune,
             8 => Kind::Stop,
             100 => Kind::Reply,
+            101 => Kind::Refused,
             _ => return None,
         })
     }
@@ -79,7 +87,7 @@ impl Kind {
     pub const fn request_fds(self) -> usize {
         match self {
             Kind::Attach => 2,
-            Kind::Reply => 0,
+            Kind::Reply | Kind::Refused => 0,
             _ => 1,
         }
     }
@@ -120,8 +128,8 @@ pub struct Control {
     pub header: nmreq_header,
     /// How to reach an interface: the [`number`](crate::NicMode::number) of the port option `@mode`.
     pub nic_mode: u32,
-    /// Unused.
-    pub pad: u32,
+    /// Options behind the nmreq body.
+    pub options: u32,
 }
 
 /// Start of a CONTROL reply.
@@ -130,7 +138,21 @@ pub struct Control {
 pub struct Controlled {
     /// The header, with the name that VALE_LIST found.
     pub header: nmreq_header,
-    /// Bytes of the nmreq body behind this; a grant follows it if it was a REGISTER.
+    /// Bytes of the nmreq body behind this.
+    pub body_bytes: u32,
+    /// Options behind that: as many as the request had, in its order. A grant follows them if it was a REGISTER.
+    pub options: u32,
+}
+
+/// Start of an option; its body (what follows its `nmreq_option`) lies behind it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Opt {
+    /// `NETMAP_REQ_OPT_*`.
+    pub nro_reqtype: u32,
+    /// Replies: 0 or an errno.
+    pub nro_status: u32,
+    /// Bytes of the body.
     pub body_bytes: u32,
     /// Unused.
     pub pad: u32,

@@ -1,5 +1,6 @@
 //! Grants as bytes and fds, for the way from broker to client. See `ringway_abi::wire` for the layout.
 
+use crate::control::ReqOption;
 use crate::layout::{Geometry, PoolLayout, RegionLayout};
 use crate::lease::{BoundRings, Grant, GrantKind, GuestOf, PeerGrant};
 use crate::nic::{MAX_QUEUES, NicGrant, NicPath, NicQueue};
@@ -226,6 +227,44 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
     })
 }
 
+/// Options as bytes.
+#[must_use]
+pub fn options_out(options: &[ReqOption]) -> Vec<u8> {
+    let mut bytes = vec![];
+    for o in options {
+        let head = wire::Opt {
+            nro_reqtype: o.nro_reqtype,
+            nro_status: o.nro_status,
+            body_bytes: o.body.len() as u32,
+            pad: 0,
+        };
+        bytes.extend_from_slice(head.as_bytes());
+        bytes.extend_from_slice(&o.body);
+    }
+    bytes
+}
+
+/// Takes `count` options off the front of `bytes`.
+///
+/// # Errors
+/// [`WireError`] if they are not there, or have more than [`wire::MAX_OPTION_BYTES`].
+pub fn options_in(count: u32, bytes: &mut &[u8]) -> Result<Vec<ReqOption>, WireError> {
+    let all = bytes.len();
+    let mut options = vec![];
+    for _ in 0..count {
+        let head: wire::Opt = wire::take(bytes)?;
+        let body = bytes.split_at_checked(head.body_bytes as usize);
+        let (body, rest) = body.ok_or(WireError::Length(head.body_bytes))?;
+        *bytes = rest;
+        if all - rest.len() > wire::MAX_OPTION_BYTES {
+            return Err(WireError::Length((all - rest.len()) as u32));
+        }
+        let (nro_reqtype, nro_status) = (head.nro_reqtype, head.nro_status);
+        options.push(ReqOption { nro_reqtype, nro_status, body: body.to_vec() });
+    }
+    Ok(options)
+}
+
 /// A peer as bytes and fds.
 #[must_use]
 pub fn peer_out(p: &PeerGrant) -> (Vec<u8>, [BorrowedFd<'_>; 3]) {
@@ -255,4 +294,34 @@ pub fn peer_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<PeerGrant, Handove
         state: fds.shm()?,
         rx_bell: fds.bell()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn options_arrive_as_they_were_and_nothing_else_does() {
+        let option = |nro_reqtype, nro_status, n: usize| {
+            let body = (0..n).map(|i| i as u8).collect();
+            ReqOption { nro_reqtype, nro_status, body }
+        };
+        let all = vec![option(5, 95, 32), option(9, 0, 0), option(2, 22, 17)];
+        let bytes = [options_out(&all), vec![1, 2, 3]].concat();
+        let mut rest = &bytes[..];
+        assert_eq!(options_in(3, &mut rest).unwrap(), all);
+        assert_eq!(rest, [1, 2, 3]);
+        assert!(options_in(4, &mut &bytes[..]).is_err());
+        assert!(options_in(3, &mut &bytes[..60]).is_err());
+        let long = options_out(&[option(2, 0, wire::MAX_OPTION_BYTES)]);
+        assert!(options_in(1, &mut &long[..]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_options_panic(count: u32, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = options_in(count, &mut &bytes[..]);
+        }
+    }
 }

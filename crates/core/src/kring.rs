@@ -9,6 +9,7 @@
 
 use crate::adapter::{RingDriver, SyncError, SyncFlags};
 use crate::layout::{Dir, RingShared, RingView};
+use crate::offsets::Offsets;
 use crate::stats::{Stat, add};
 use ringway_abi::ring::FIRST_BUF_IDX;
 use ringway_os::ring::SlotWord;
@@ -86,6 +87,8 @@ pub struct Kring<'r> {
     pub rcur: u32,
     /// Tail that the client was last told.
     pub rtail: u32,
+    /// Where packets begin in their buffers.
+    pub offsets: Offsets,
 }
 
 /// How a sync ended.
@@ -183,7 +186,15 @@ impl RingHandle {
             rhead: check(state.sync.rhead.load(Ordering::Relaxed)),
             rcur: check(state.sync.rcur.load(Ordering::Relaxed)),
             rtail,
+            offsets: self.offsets(),
         }
+    }
+
+    /// Where packets begin in their buffers.
+    #[inline]
+    #[must_use]
+    pub fn offsets(&self) -> Offsets {
+        Offsets::load(&self.shared.state, self.ring.bufs.buf_size())
     }
 
     /// Stores the engine's copies back. The driver has published `hwcur` itself.
@@ -213,6 +224,8 @@ impl RingHandle {
         state.sync.rcur.store(0, Ordering::Relaxed);
         state.sync.rtail.store(tail, Ordering::Relaxed);
         state.journal.generation.store(0, Ordering::Relaxed);
+        Offsets::default().store(state);
+        Offsets::default().store_senders(state);
         for (k, slot) in self.ring.slots.iter().enumerate() {
             let word = slot.load();
             self.shared.mirror[k].store(self.valid_buf(word), Ordering::Relaxed);

@@ -218,8 +218,8 @@ pub fn state_memfd_bytes(g: &Geometry) -> usize {
 /// |---|---|---|---|
 /// | `desc` | length and flags (senders) | length and flags (owner) | |
 /// | `mirror` | `buf_idx` of free slots (owner) | | |
-/// | `records` | | slots whose index or `ptr` changed (owner) | slots given back changed (owner) |
-/// | `known` | | what the far side knows of each slot (owner) | each slot as delivered (owner) |
+/// | `records` | offsets of free slots (owner) | slots whose index or `ptr` changed (owner) | slots given back changed (owner) |
+/// | `known` | offsets of packets (senders) | what the far side knows of each slot (owner) | each slot as delivered (owner) |
 /// | `bits` | | | which of `records` count (owner) |
 #[derive(Clone, Debug)]
 pub struct RingShared {

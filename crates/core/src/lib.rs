@@ -15,6 +15,7 @@ pub mod kring;
 pub mod layout;
 pub mod lease;
 pub mod nic;
+pub mod offsets;
 pub mod place;
 pub mod pool;
 pub mod post;

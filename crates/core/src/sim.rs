@@ -13,7 +13,7 @@ use crate::layout::{
     Dir, Geometry, PoolWish, RegionLayout, RegionWish, RingShared, RingView, region_bufs, state_memfd_bytes,
 };
 use crate::stats::Counters;
-use crate::vale::{Known, Peer, PeerTable, Seat, ValeRx, ValeTx, seat_port, unseat_port};
+use crate::vale::{Known, Peer, PeerTable, Seat, ValeRx, ValeTx, seat_port, set_header, unseat_port};
 use ringway_abi::ring::{FIRST_BUF_IDX, NS_MOREFRAG};
 use ringway_os::bytes::Bufs;
 use ringway_os::event::Doorbell;
@@ -491,9 +491,14 @@ impl Member {
         self.port.rx[ring].receive(u32::MAX)
     }
 
-    /// Sets the length of its virtio-net header.
+    /// Sets the length of its virtio-net header, as PORT_HDR_SET does.
     pub fn set_hdr_len(&self, hdr_len: u32) {
-        self.switch.page.hdr_lens[usize::from(self.index)].store(hdr_len, Relaxed);
+        let mfs = if hdr_len > 0 {
+            self.memory.layout.bufs.objsize
+        } else {
+            self.switch.page.mfs[usize::from(self.index)].load(Relaxed)
+        };
+        set_header(&self.switch.page, self.index, hdr_len, mfs);
     }
 
     /// Counters of all TX rings, or of all RX rings.

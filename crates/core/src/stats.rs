@@ -16,7 +16,7 @@ pub enum Stat {
     Bytes = 1,
     /// TX on a switch: copies that reached a receive ring.
     Delivered = 2,
-    /// TX on a switch: copies beyond the first of each packet (floods).
+    /// TX on a switch: copies beyond the first of each packet (floods, segmentation).
     ExtraCopies = 3,
     /// Syncs that ran.
     Syncs = 4,
@@ -48,8 +48,8 @@ pub enum Drop {
     ReceiverBusy = 18,
     /// The destination has not bound that ring, or it left meanwhile.
     ReceiverGone = 19,
-    /// The destination's virtio-net header has another length.
-    HeaderMismatch = 20,
+    /// The destination's virtio-net header has another length, and what ours asks for cannot be done.
+    BadHeader = 20,
     /// An indirect payload could not be read.
     Indirect = 21,
     /// The batch of a process that was killed or stopped inside a sync.
@@ -69,7 +69,7 @@ impl Drop {
         Drop::ReceiverFull,
         Drop::ReceiverBusy,
         Drop::ReceiverGone,
-        Drop::HeaderMismatch,
+        Drop::BadHeader,
         Drop::Indirect,
         Drop::Interrupted,
         Drop::Device,
@@ -87,7 +87,7 @@ impl Drop {
             Drop::ReceiverFull => "receiver_full",
             Drop::ReceiverBusy => "receiver_busy",
             Drop::ReceiverGone => "receiver_gone",
-            Drop::HeaderMismatch => "header_mismatch",
+            Drop::BadHeader => "bad_header",
             Drop::Indirect => "indirect",
             Drop::Interrupted => "interrupted",
             Drop::Device => "device",

@@ -58,7 +58,7 @@ pub struct Ring {
 pub struct Port {
     /// Name.
     pub name: String,
-    /// `vale`, `pipe`, `null` ...
+    /// `vale`, `persistent`, `parent` (made by a pipe for itself), `pipe`, `null`, `nic`.
     pub kind: String,
     /// Who runs its syncs.
     pub lease: String,

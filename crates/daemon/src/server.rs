@@ -122,7 +122,7 @@ impl Server {
             for (t, f) in ended.into_iter().chain(alive) {
                 self.event(t, f);
             }
-            let used = !self.sessions.is_empty() || self.config.stay;
+            let used = !self.sessions.is_empty() || self.registry.has_persistent() || self.config.stay;
             idle_since = if used { None } else { idle_since.or_else(|| Some(Instant::now())) };
             if idle_since.is_some_and(|t| t.elapsed() >= IDLE_BEFORE_END) && !self.anybody_left()? {
                 break;

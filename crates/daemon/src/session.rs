@@ -6,8 +6,8 @@ use crate::listing::{self, Status};
 use crate::server::Server;
 use ringway_abi::wire::{self, Kind};
 use ringway_abi::*;
-use ringway_core::control::{Asker, BindingId, ControlError, Tunables};
-use ringway_core::handover::{grant_out, peer_out};
+use ringway_core::control::{Asker, BindingId, ControlError, ReqOption, Tunables, check_options};
+use ringway_core::handover::{grant_out, options_in, options_out, peer_out};
 use ringway_core::lease::Grant;
 use ringway_core::nic::NicRequest;
 use ringway_os::mem::Memfd;
@@ -44,16 +44,29 @@ fn send_answer(reply: &Conn, answer: &Result<Answer<'_>, ControlError>) {
     let sent = match answer {
         Ok(a) => reply.send(&wire::message(Kind::Reply, 0, &a.body), &a.fds),
         Err(e) => {
-            let mut end = e.message.len().min(wire::MAX_TEXT_BYTES);
-            while !e.message.is_char_boundary(end) {
-                end -= 1;
-            }
-            reply.send(&wire::message(Kind::Reply, e.errno.0, &e.message.as_bytes()[..end]), &[])
+            let text = cut_text(&e.message);
+            reply.send(&wire::message(Kind::Reply, e.errno.0, text.as_bytes()), &[])
         }
     };
     if let Err(e) = sent {
         tracing::debug!("a client did not take its answer: {e}");
     }
+}
+
+/// As much of an error's text as a message carries.
+fn cut_text(text: &str) -> &str {
+    let mut end = text.len().min(wire::MAX_TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// The start of an answer to a CONTROL: head, nmreq body, options.
+fn controlled(header: &nmreq_header, body: &[u8], options: &[ReqOption]) -> Vec<u8> {
+    let (body_bytes, count) = (body.len() as u32, options.len() as u32);
+    let head = wire::Controlled { header: *header, body_bytes, options: count };
+    [head.as_bytes(), body, &options_out(options)].concat()
 }
 
 /// JSON in a memfd: listings are longer than messages.
@@ -145,7 +158,9 @@ impl Server {
                 };
                 self.finish(reply, &answer);
             }
-            Kind::Reply => self.finish(reply, &Err(refuse(Errno::EPROTO, "a reply is no request"))),
+            Kind::Reply | Kind::Refused => {
+                self.finish(reply, &Err(refuse(Errno::EPROTO, "a reply is no request")));
+            }
         }
     }
 
@@ -236,10 +251,15 @@ impl Server {
         };
         let mut header = control.header;
         header.nr_name[NETMAP_REQ_IFNAMSIZ - 1] = 0;
-        if rest.len() != body_size(header.nr_reqtype) {
+        let parts = rest.split_at_checked(body_size(header.nr_reqtype));
+        let parts = parts.and_then(|(body, mut rest)| {
+            let options = options_in(control.options, &mut rest).ok()?;
+            rest.is_empty().then_some((body, options))
+        });
+        let Some((rest, mut options)) = parts else {
             return self
                 .finish(reply, &Err(refuse(Errno::EINVAL, "the body has another size than its request")));
-        }
+        };
         let Ok(name) = std::str::from_utf8(c_name(&header.nr_name)).map(str::to_owned) else {
             return self.finish(reply, &Err(refuse(Errno::EINVAL, "the name is not UTF-8")));
         };
@@ -251,21 +271,38 @@ impl Server {
         let request = self.nic_request(id, mode);
         self.registry.ask_from(request);
         if header.nr_reqtype == NETMAP_REQ_REGISTER {
-            let granted = self.register(id, creds, &name, rest);
+            let granted = self.register(id, creds, &name, rest, &mut options);
             self.watch_interfaces();
             let answer = granted.as_ref().map(|(req, grant)| {
-                let head = wire::Controlled { header, body_bytes: size_of_val(req) as u32, pad: 0 };
                 let (bytes, fds) = grant_out(grant);
-                let body = [head.as_bytes(), req.as_bytes(), &bytes].concat();
+                let body = [controlled(&header, req.as_bytes(), &options), bytes].concat();
                 Answer { body, fds }
             });
-            return self.finish(reply, &answer.map_err(Clone::clone));
+            return self.finish_control(reply, &header, &options, &answer.map_err(Clone::clone));
         }
-        let answer = self.ask(who, &name, &mut header, rest).map(|body| {
-            let head = wire::Controlled { header, body_bytes: body.len() as u32, pad: 0 };
-            Answer { body: [head.as_bytes(), &body].concat(), fds: vec![] }
-        });
-        self.finish(reply, &answer);
+        // Other requests serve no options yet, and say so in their statuses alone (abi.md 8).
+        let answer = check_options(&mut options).and_then(|()| self.ask(who, &name, &mut header, rest));
+        let answer = answer.map(|body| Answer { body: controlled(&header, &body, &options), fds: vec![] });
+        self.finish_control(reply, &header, &options, &answer);
+    }
+
+    /// As `finish`; who sent options gets their statuses also when the request failed.
+    fn finish_control(
+        &self,
+        reply: Conn,
+        header: &nmreq_header,
+        options: &[ReqOption],
+        answer: &Result<Answer<'_>, ControlError>,
+    ) {
+        let Err(e) = answer else { return self.finish(reply, answer) };
+        if options.is_empty() {
+            return self.finish(reply, answer);
+        }
+        let body = [&controlled(header, &[], options), cut_text(&e.message).as_bytes()].concat();
+        if let Err(e) = reply.send(&wire::message(Kind::Refused, e.errno.0, &body), &[]) {
+            tracing::debug!("a client did not take its answer: {e}");
+        }
+        self.closer.close(vec![reply.into_fd()]);
     }
 
     /// From which network namespace session `id` asks: that of the client, whatever the broker's is.
@@ -283,28 +320,35 @@ impl Server {
         }
     }
 
+    /// Before a user gets one more port.
+    fn check_limits(&self, uid: u32) -> Result<(), ControlError> {
+        let limits = &self.config.limits;
+        let mine = self.registry.count_ports(uid);
+        if mine >= limits.ports {
+            return Err(refuse(Errno::EMFILE, format!("this user has {mine} ports (limits.ports)")));
+        }
+        if self.registry.region_bytes(uid) >> 20 >= limits.memory_mib {
+            let text = format!("this user's regions have {} MiB (limits.memory_mib)", limits.memory_mib);
+            return Err(refuse(Errno::ENOMEM, text));
+        }
+        Ok(())
+    }
+
     fn register(
         &mut self,
         id: u64,
         creds: Creds,
         name: &str,
         body: &[u8],
+        options: &mut [ReqOption],
     ) -> Result<(nmreq_register, Grant), ControlError> {
         let mut req = nmreq_register::read_from_bytes(body).map_err(|_| refuse(Errno::EINVAL, "bad body"))?;
         let session = self.sessions.get(&id).ok_or_else(|| refuse(Errno::ENXIO, "no session"))?;
         if session.binding.is_some() {
             return Err(refuse(Errno::EBUSY, "the descriptor is bound already"));
         }
-        let limits = &self.config.limits;
-        let mine = self.registry.count_ports(creds.uid);
-        if mine >= limits.ports {
-            return Err(refuse(Errno::EMFILE, format!("this user has {mine} ports (limits.ports)")));
-        }
-        if self.registry.region_bytes(creds.uid) >> 20 >= limits.memory_mib {
-            let text = format!("this user's regions have {} MiB (limits.memory_mib)", limits.memory_mib);
-            return Err(refuse(Errno::ENOMEM, text));
-        }
-        let binding = self.registry.register(Asker { uid: creds.uid }, name, &req)?;
+        self.check_limits(creds.uid)?;
+        let binding = self.registry.register_with(Asker { uid: creds.uid }, name, &req, options)?;
         // Before anybody can sync: rings that this makes a matter of several users are the broker's now.
         self.worker.refresh(&self.registry);
         let grant = self.registry.grant(binding)?;
@@ -360,9 +404,29 @@ impl Server {
                 }
                 Ok(b.as_bytes().to_vec())
             }
+            NETMAP_REQ_VALE_NEWIF => {
+                let mut b: nmreq_vale_newif = read(body)?;
+                self.check_limits(who.uid)?;
+                self.registry.vale_newif(who, name, &mut b)?;
+                Ok(b.as_bytes().to_vec())
+            }
+            NETMAP_REQ_VALE_DELIF => self.registry.vale_delif(who, name).map(|()| vec![]),
+            NETMAP_REQ_VALE_ATTACH => {
+                let mut b: nmreq_vale_attach = read(body)?;
+                self.registry.vale_attach(who, name, &mut b)?;
+                self.worker.refresh(&self.registry);
+                Ok(b.as_bytes().to_vec())
+            }
+            NETMAP_REQ_VALE_DETACH => {
+                let mut b: nmreq_vale_detach = read(body)?;
+                self.registry.vale_detach(who, name, &mut b)?;
+                self.worker.refresh(&self.registry);
+                Ok(b.as_bytes().to_vec())
+            }
             NETMAP_REQ_PORT_HDR_SET => {
                 let b: nmreq_port_hdr = read(body)?;
                 self.registry.port_hdr_set(who, name, b.nr_hdr_len)?;
+                self.worker.refresh(&self.registry);
                 Ok(b.as_bytes().to_vec())
             }
             NETMAP_REQ_PORT_HDR_GET => {

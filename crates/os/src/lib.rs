@@ -31,5 +31,6 @@ pub mod sock;
 pub mod state;
 pub mod sync;
 pub mod sys;
+pub mod tap;
 pub mod words;
 pub mod xdp;

@@ -45,6 +45,10 @@ pub struct SendersLine {
     pub stalled_at: AtomicU32,
     /// 1 while somebody has the ring bound (broker writes, under `lock`).
     pub bound: AtomicU32,
+    /// Largest offset of the ring, in bytes (broker writes).
+    pub offset_max: AtomicU32,
+    /// Bits of a slot's `ptr` that are an offset, 0 if the ring has none (broker writes).
+    pub offset_mask: AtomicU64,
 }
 
 /// Who sleeps on a ring.
@@ -75,6 +79,12 @@ pub struct SyncLine {
     pub learned_hi: AtomicU32,
     /// 1: the other side is gone for good, syncs fail (broker writes).
     pub stopped: AtomicU32,
+    /// Bits of a slot's `ptr` that are an offset, 0 if the ring has none (broker writes).
+    pub offset_mask: AtomicU64,
+    /// Largest offset, in bytes (broker writes).
+    pub offset_max: AtomicU32,
+    /// Bytes that a device may write behind an offset (broker writes).
+    pub offset_gap: AtomicU32,
 }
 
 /// What a sync is about to publish, for the repair of the dead.
@@ -177,6 +187,8 @@ pub struct SwitchPage {
     pub generations: [AtomicU32; SWITCH_PORTS],
     /// Virtio-net header length of the port at each index, in bytes (broker writes).
     pub hdr_lens: [AtomicU32; SWITCH_PORTS],
+    /// Bytes of the longest frame that each port takes of a segmented packet (broker writes).
+    pub mfs: [AtomicU32; SWITCH_PORTS],
     /// The MAC table (members write).
     pub macs: [MacSet; MAC_SETS],
 }

@@ -6,8 +6,9 @@ use crate::port::Port;
 use ringway_abi::{
     NR_ACCEPT_VNET_HDR, NR_DO_RX_POLL, NR_EXCLUSIVE, NR_NO_TX_POLL, NR_REG_ALL_NIC, NR_REG_NIC_SW,
     NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_ONE_SW, NR_REG_SW, NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, NicMode,
-    PortSpec,
+    ParseOptions, PortSpec, nmreq_opt_offsets,
 };
+use ringway_core::control::ReqOption;
 
 /// A port to open. Starts from its name; what the methods say goes before what the name says.
 ///
@@ -35,6 +36,9 @@ pub struct PortBuilder {
     extra_bufs: u32,
     flags: u64,
     nic_mode: Option<NicMode>,
+    offset: Option<u64>,
+    max_offset: Option<u64>,
+    min_gap: u64,
 }
 
 impl PortBuilder {
@@ -53,6 +57,9 @@ impl PortBuilder {
             extra_bufs: 0,
             flags: 0,
             nic_mode: None,
+            offset: None,
+            max_offset: None,
+            min_gap: 0,
         }
     }
 
@@ -192,13 +199,35 @@ impl PortBuilder {
         self
     }
 
+    /// Packets begin `initial` bytes into their buffers, unless a slot says otherwise
+    /// ([`TxSlot::set_offset`](crate::TxSlot::set_offset)): room for headers to be put before them without copying. `@offset=` in a name
+    /// says the same.
+    pub fn offset(mut self, initial: u64) -> Self {
+        self.offset = Some(initial);
+        self
+    }
+
+    /// With [`PortBuilder::offset`]: the largest offset that slots will say. Without this, the initial one.
+    pub fn max_offset(mut self, max: u64) -> Self {
+        self.max_offset = Some(max);
+        self
+    }
+
+    /// With [`PortBuilder::offset`]: an interface receives up to so many bytes behind an offset, and no more.
+    pub fn min_gap(mut self, bytes: u64) -> Self {
+        self.min_gap = bytes;
+        self
+    }
+
     /// Opens it.
     ///
     /// # Errors
     /// [`OpenError`]: EINVAL for a name that cannot be read, ENXIO for an unknown interface, EBUSY if a ring is in use, EACCES
     /// for another user's port, ENOMEM if the region is too small, and the like.
     pub fn open(self) -> Result<Port, OpenError> {
-        let mut spec = PortSpec::parse(&self.name)?;
+        let mut allowed = ParseOptions::new();
+        allowed.enable("offset");
+        let mut spec = PortSpec::parse_with(&self.name, &allowed)?;
         let conf = &mut spec.conf;
         conf.tx_rings = self.tx_rings.unwrap_or(conf.tx_rings);
         conf.rx_rings = self.rx_rings.unwrap_or(conf.rx_rings);
@@ -218,7 +247,22 @@ impl PortBuilder {
         }
         let mut req = spec.register();
         req.nr_extra_bufs = self.extra_bufs;
-        let (backend, grant) = self.netmap.register(&spec, &req)?;
+        let said = spec.offset.unwrap_or_default();
+        let initial = self.offset.unwrap_or(said.initial);
+        let wanted = spec.offset.is_some() || self.offset.is_some() || self.max_offset.is_some();
+        let mut options: Vec<ReqOption> = wanted
+            .then(|| {
+                ReqOption::offsets(&nmreq_opt_offsets {
+                    nro_initial_offset: initial,
+                    nro_max_offset: self.max_offset.unwrap_or(initial),
+                    nro_offset_bits: said.bits,
+                    nro_min_gap: self.min_gap,
+                    ..Default::default()
+                })
+            })
+            .into_iter()
+            .collect();
+        let (backend, grant) = self.netmap.register(&spec, &req, &mut options)?;
         Port::new(self.netmap, backend, grant)
     }
 }

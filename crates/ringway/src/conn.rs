@@ -10,7 +10,8 @@ use ringway_abi::wire::{self, Kind};
 use ringway_abi::{
     Errno, NETMAP_API, NETMAP_REQ_REGISTER, NicMode, c_name_field, nmreq_header, nmreq_register,
 };
-use ringway_core::handover::{grant_in, peer_in};
+use ringway_core::control::ReqOption;
+use ringway_core::handover::{grant_in, options_in, options_out, peer_in};
 use ringway_core::lease::{Grant, GrantKind, PeerGrant};
 use ringway_core::place::{self, Place};
 use ringway_os::mem::Memfd;
@@ -66,10 +67,20 @@ pub(crate) enum Membership {
     Bound(Session, Box<Grant>),
 }
 
+/// What came of a CONTROL.
+struct ControlAnswer {
+    header: nmreq_header,
+    body: Vec<u8>,
+    /// REGISTER: the grant.
+    grant: Vec<u8>,
+}
+
 /// An answer: what is behind the head, and the fds.
 struct Answer {
     body: Vec<u8>,
     fds: Vec<OwnedFd>,
+    /// A refusal that has the statuses of options in its body.
+    refused: Option<Errno>,
 }
 
 fn io_error(what: &str, e: &io::Error) -> OpenError {
@@ -231,35 +242,72 @@ impl Broker {
     /// # Errors
     /// As netmap's request.
     pub fn control(&self, header: &mut nmreq_header, body: &mut [u8]) -> Result<(), OpenError> {
-        let control = wire::Control { header: *header, nic_mode: 0, pad: 0 };
-        let request = [control.as_bytes(), body].concat();
-        let answer = self.ask(Kind::Control, &request, &[], ANSWER_TIMEOUT)?;
-        let mut rest = &answer.body[..];
-        let head: wire::Controlled = wire::take(&mut rest).map_err(|_| cut_off())?;
-        header.nr_name = head.header.nr_name;
-        body.copy_from_slice(rest.get(..body.len()).ok_or_else(cut_off)?);
+        self.control_with(header, body, &mut [])
+    }
+
+    /// As [`Broker::control`], with options: what lies behind the `nmreq_option` of each, in the order of the client's list. Each is left with
+    /// its status, also if the request fails.
+    ///
+    /// # Errors
+    /// As [`Broker::control`].
+    pub fn control_with(
+        &self,
+        header: &mut nmreq_header,
+        body: &mut [u8],
+        options: &mut [ReqOption],
+    ) -> Result<(), OpenError> {
+        let (answer, _) = self.ask_control(header, NicMode::Auto, body, options)?;
+        header.nr_name = answer.header.nr_name;
+        body.copy_from_slice(answer.body.get(..body.len()).ok_or_else(cut_off)?);
         Ok(())
     }
 
-    /// REGISTER. Returns what is granted, and the request as netmap would write it back.
+    /// One CONTROL. Returns what came, and its fds.
+    fn ask_control(
+        &self,
+        header: &nmreq_header,
+        mode: NicMode,
+        body: &[u8],
+        options: &mut [ReqOption],
+    ) -> Result<(ControlAnswer, Vec<OwnedFd>), OpenError> {
+        let control =
+            wire::Control { header: *header, nic_mode: mode.number(), options: options.len() as u32 };
+        let request = [control.as_bytes(), body, &options_out(options)].concat();
+        if request.len() + wire::HEAD_BYTES > wire::MAX_MESSAGE_BYTES {
+            return Err(refused(Errno::EMSGSIZE, "the options are too long"));
+        }
+        let answer = self.ask(Kind::Control, &request, &[], ANSWER_TIMEOUT)?;
+        let mut rest = &answer.body[..];
+        let head: wire::Controlled = wire::take(&mut rest).map_err(|_| cut_off())?;
+        let (body, mut rest) = rest.split_at_checked(head.body_bytes as usize).ok_or_else(cut_off)?;
+        let came = options_in(head.options, &mut rest).map_err(|_| cut_off())?;
+        if came.len() != options.len() {
+            return Err(cut_off());
+        }
+        options.iter_mut().zip(came).for_each(|(option, came)| *option = came);
+        if let Some(errno) = answer.refused {
+            return Err(refused(errno, String::from_utf8_lossy(rest)));
+        }
+        let came = ControlAnswer { header: head.header, body: body.to_vec(), grant: rest.to_vec() };
+        Ok((came, answer.fds))
+    }
+
+    /// REGISTER. Returns what is granted, and the request as netmap would write it back. The options have their statuses afterwards,
+    /// also if it is refused.
     fn ask_register(
         &self,
         name: &str,
         req: &nmreq_register,
         mode: NicMode,
+        options: &mut [ReqOption],
     ) -> Result<(Grant, nmreq_register), OpenError> {
         let nr_name =
             c_name_field(name).ok_or_else(|| refused(Errno::EINVAL, format!("name '{name}' too long")))?;
         let nr_reqtype = NETMAP_REQ_REGISTER;
         let header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
-        let control = wire::Control { header, nic_mode: mode.number(), pad: 0 };
-        let body = [control.as_bytes(), req.as_bytes()].concat();
-        let answer = self.ask(Kind::Control, &body, &[], ANSWER_TIMEOUT)?;
-        let mut rest = &answer.body[..];
-        let head: wire::Controlled = wire::take(&mut rest).map_err(|_| cut_off())?;
-        let grant = rest.get(head.body_bytes as usize..).ok_or_else(cut_off)?;
-        let out: nmreq_register = wire::take(&mut rest).map_err(|_| cut_off())?;
-        let grant = grant_in(grant, answer.fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
+        let (answer, fds) = self.ask_control(&header, mode, req.as_bytes(), options)?;
+        let out: nmreq_register = wire::take(&mut &answer.body[..]).map_err(|_| cut_off())?;
+        let grant = grant_in(&answer.grant, fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
         Ok((grant, out))
     }
 
@@ -333,11 +381,12 @@ fn read_answer(buf: &[u8], message: Message) -> Result<Answer, OpenError> {
         let text = "the answer did not arrive whole; is the limit of open files (ulimit -n) reached?";
         return Err(refused(Errno::EMFILE, text));
     }
-    let (head, _, body) = wire::parse(bytes).map_err(|e| refused(Errno::EPROTO, e.to_string()))?;
-    if head.errno != 0 {
+    let (head, kind, body) = wire::parse(bytes).map_err(|e| refused(Errno::EPROTO, e.to_string()))?;
+    let refused_errno = (kind == Kind::Refused).then_some(Errno(head.errno));
+    if head.errno != 0 && refused_errno.is_none() {
         return Err(refused(Errno(head.errno), String::from_utf8_lossy(body)));
     }
-    Ok(Answer { body: body.to_vec(), fds: message.fds })
+    Ok(Answer { body: body.to_vec(), fds: message.fds, refused: refused_errno })
 }
 
 /// Connects to the broker at a place, if one answers there and may be trusted.
@@ -408,10 +457,15 @@ impl Session {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(name: &str, req: &nmreq_register, mode: NicMode) -> Result<(Session, Grant), OpenError> {
+    pub fn open(
+        name: &str,
+        req: &nmreq_register,
+        mode: NicMode,
+        options: &mut [ReqOption],
+    ) -> Result<(Session, Grant), OpenError> {
         let mut cut = 0;
         loop {
-            match Self::register(Broker::connect()?, name, req, mode) {
+            match Self::register(Broker::connect()?, name, req, mode, options) {
                 Err(OpenError::CutOff) if cut < TRIES => cut += 1,
                 other => return other.map(|(session, grant, _)| (session, grant)),
             }
@@ -427,11 +481,12 @@ impl Session {
         name: &str,
         req: &nmreq_register,
         mode: NicMode,
+        options: &mut [ReqOption],
     ) -> Result<(Session, Grant, nmreq_register), OpenError> {
         let attachment = broker.attachment()?;
         let start = Instant::now();
         loop {
-            match broker.ask_register(name, req, mode) {
+            match broker.ask_register(name, req, mode, options) {
                 // A queue of an interface stays busy for a moment after it was closed.
                 Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
                     ringway_os::sys::sleep(Duration::from_millis(5));

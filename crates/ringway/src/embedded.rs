@@ -10,7 +10,7 @@ use ringway_abi::{
     Errno, NETMAP_REQ_PORT_HDR_GET, NETMAP_REQ_PORT_HDR_SET, PortSpec, nmreq_port_hdr, nmreq_port_info_get,
     nmreq_register,
 };
-use ringway_core::control::{Asker, BindingId, PortInfo, Registry, Tunables};
+use ringway_core::control::{Asker, BindingId, PortInfo, Registry, ReqOption, Tunables};
 use ringway_core::kring::BROKER;
 use ringway_core::lease::{Grant, PeerGrant};
 use ringway_core::nic::NicRequest;
@@ -139,8 +139,8 @@ impl Netmap {
         }
     }
 
-    /// Sets the length of the virtio-net header before the frames of a switch port: 0, 10 or 12 bytes. Frames between ports with
-    /// different lengths are dropped and counted.
+    /// Sets the length of the virtio-net header before the frames of a switch port: 0, 10 or 12 bytes. Between ports with
+    /// different lengths the switch converts frames; see docs/vale.md.
     ///
     /// # Errors
     /// EINVAL for another length, ENXIO unless the port exists. Source: PORT_HDR_SET, semantics.md 17.
@@ -159,10 +159,11 @@ impl Netmap {
         &self,
         spec: &PortSpec,
         req: &nmreq_register,
+        options: &mut [ReqOption],
     ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
         match &self.0 {
-            Origin::Broker => open_with_broker(spec, req),
-            Origin::Embedded(engine) => Binding::open(engine, spec, req),
+            Origin::Broker => open_with_broker(spec, req, options),
+            Origin::Embedded(engine) => Binding::open(engine, spec, req, options),
         }
     }
 }
@@ -179,6 +180,7 @@ impl Binding {
         engine: &Arc<Engine>,
         spec: &PortSpec,
         req: &nmreq_register,
+        options: &mut [ReqOption],
     ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
         refuse_unserved(spec)?;
         let mut req = *req;
@@ -189,7 +191,7 @@ impl Binding {
         }
         let mode = spec.nic_mode.unwrap_or_default();
         registry.ask_from(NicRequest { mode, ..NicRequest::default() });
-        let id = registry.register(OWNER, &spec.name, &req)?;
+        let id = registry.register_with(OWNER, &spec.name, &req, options)?;
         let grant = registry.grant(id);
         drop(registry);
         // From here on a failure unbinds.

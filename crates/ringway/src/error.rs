@@ -170,14 +170,16 @@ pub enum SwapError {
     Shared,
     /// There is no such slot in the window, or the buffer's port is closed.
     NoSlot,
+    /// The packet begins at an offset that the other ring cannot say.
+    Offset,
 }
 
 impl SwapError {
-    /// EINVAL for different regions and for no slot, EBUSY for a shared ring.
+    /// EINVAL for different regions, for no slot and for an offset, EBUSY for a shared ring.
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
-            SwapError::OtherRegion | SwapError::NoSlot => Errno::EINVAL,
+            SwapError::OtherRegion | SwapError::NoSlot | SwapError::Offset => Errno::EINVAL,
             SwapError::Shared => Errno::EBUSY,
         }
     }
@@ -189,6 +191,9 @@ impl fmt::Display for SwapError {
             SwapError::OtherRegion => "the buffers lie in different memory regions; share one, or copy",
             SwapError::Shared => {
                 "a ring bound without exclusiveness takes no part in swaps; open the port exclusively"
+            }
+            SwapError::Offset => {
+                "a packet begins further into its buffer than the other ring permits; open both ports with offsets"
             }
             SwapError::NoSlot => "there is no such slot in the ring's window, or the buffer's port is closed",
         })

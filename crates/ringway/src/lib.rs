@@ -73,7 +73,7 @@ pub use wait::{Interest, Ready};
 pub use ringway_abi::{
     Errno, NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_REPORT, NicMode,
 };
-pub use ringway_core::control::{HolderInfo, PortInfo, RingInfo, Tunables};
+pub use ringway_core::control::{HolderInfo, PortInfo, ReqOption, RingInfo, Tunables};
 pub use ringway_core::kring::CursorError;
 pub use ringway_core::layout::{Dir, Geometry};
 pub use ringway_core::stats::{Counters, Drop as DropReason};

@@ -29,7 +29,7 @@ impl<'a> RxSlot<'a> {
         self.0.buffer().slice(0, self.len().into())
     }
 
-    /// The whole buffer; behind [`RxSlot::len`] it holds what was there before.
+    /// The whole buffer, with offsets what of it lies behind the slot's; behind [`RxSlot::len`] it holds what was there before.
     #[inline]
     #[must_use]
     pub fn buffer(&self) -> Payload<'a> {
@@ -75,6 +75,22 @@ impl<'a> RxSlot<'a> {
     #[must_use]
     pub fn packet_slots(&self) -> u32 {
         u32::from(self.flags() >> NS_PORT_SHIFT)
+    }
+
+    /// Where the packet begins in its buffer, in bytes; 0 unless the port was opened with [`offset`](crate::PortBuilder::offset).
+    /// [`payload`](Self::payload) begins there.
+    #[inline]
+    #[must_use]
+    pub fn offset(&self) -> u32 {
+        self.0.offset()
+    }
+
+    /// Says where the next packet in this slot is to begin. False, and nothing changed, if the ring has no such offsets: more than its largest, or any
+    /// but 0 without the option.
+    #[inline]
+    #[must_use = "without offsets packets begin at the start"]
+    pub fn set_offset(&self, ofs_bytes: u32) -> bool {
+        self.0.set_offset(ofs_bytes)
     }
 
     /// Index of the buffer in the region, for messages and comparisons.
@@ -150,11 +166,11 @@ impl RxRing<'_> {
     /// true. Returns how many.
     #[inline]
     pub fn drain(&mut self, max: u32, mut f: impl FnMut(&RxSlot<'_>) -> bool) -> u32 {
-        let bufs = self.0.bufs();
+        let (bufs, offsets) = (self.0.bufs(), self.0.offsets());
         let mut done = 0;
         'enough: for run in self.0.runs(max) {
             for slot in run {
-                if !f(&RxSlot(SlotRef { slot, bufs }, NotSend::default())) {
+                if !f(&RxSlot(SlotRef { slot, bufs, offsets }, NotSend::default())) {
                     break 'enough;
                 }
                 done += 1;

@@ -6,6 +6,7 @@ use ringway_abi::{
     Errno, NETMAP_API, NETMAP_REQ_PORT_INFO_GET, PortSpec, c_name_field, nmreq_header, nmreq_port_info_get,
     nmreq_register,
 };
+use ringway_core::control::ReqOption;
 use ringway_core::lease::{Grant, PeerGrant, PeerSource};
 use ringway_core::pool::Shm;
 use ringway_os::mem::Map;
@@ -38,8 +39,8 @@ pub(crate) trait Backend: Send + Sync {
 
 /// What names can say and no registry serves yet.
 pub(crate) fn refuse_unserved(spec: &PortSpec) -> Result<(), OpenError> {
-    if spec.extmem.is_some() || spec.offset.is_some() {
-        let text = format!("{}: @extmem and @offset are not there yet", spec.name);
+    if spec.extmem.is_some() {
+        let text = format!("{}: @extmem is not there yet", spec.name);
         return Err(OpenError::refused(Errno::EOPNOTSUPP, text));
     }
     Ok(())
@@ -67,6 +68,7 @@ pub(crate) fn ask_broker(name: &str, nr_reqtype: u16, body: &mut [u8]) -> Result
 pub(crate) fn open_with_broker(
     spec: &PortSpec,
     req: &nmreq_register,
+    options: &mut [ReqOption],
 ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
     refuse_unserved(spec)?;
     let mut req = *req;
@@ -76,7 +78,7 @@ pub(crate) fn open_with_broker(
         ask_broker(&share.name, NETMAP_REQ_PORT_INFO_GET, info.as_mut_bytes())?;
         share_region(&mut req, info.nr_mem_id)?;
     }
-    let (session, mut grant) = Session::open(&spec.name, &req, spec.nic_mode.unwrap_or_default())?;
+    let (session, mut grant) = Session::open(&spec.name, &req, spec.nic_mode.unwrap_or_default(), options)?;
     one_map(&mut grant.region);
     Ok((Box::new(session), grant))
 }

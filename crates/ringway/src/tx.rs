@@ -33,7 +33,7 @@ pub struct TxSlot<'a>(SlotRef<'a>, NotSend);
 pub(crate) struct NotSend(std::marker::PhantomData<*mut ()>);
 
 impl<'a> TxSlot<'a> {
-    /// The whole buffer.
+    /// The whole buffer; with offsets, what of it lies behind the slot's.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> Payload<'a> {
@@ -71,6 +71,22 @@ impl<'a> TxSlot<'a> {
     #[inline]
     pub fn set(&self, len_bytes: u16, flags: u16) {
         self.0.set(len_bytes, flags);
+    }
+
+    /// Where the packet begins in its buffer, in bytes; 0 unless the port was opened with [`offset`](crate::PortBuilder::offset).
+    /// [`payload`](Self::payload) begins there.
+    #[inline]
+    #[must_use]
+    pub fn offset(&self) -> u32 {
+        self.0.offset()
+    }
+
+    /// Says where the packet begins. False, and nothing changed, if the ring has no such offsets: more than its largest, or any
+    /// but 0 without the option.
+    #[inline]
+    #[must_use = "without offsets the packet begins at the start"]
+    pub fn set_offset(&self, ofs_bytes: u32) -> bool {
+        self.0.set_offset(ofs_bytes)
     }
 
     /// Index of the buffer in the region, for messages and comparisons.
@@ -133,8 +149,7 @@ impl TxRing<'_> {
     /// free slots, or needs more than [`MAX_PACKET_SLOTS`].
     #[inline]
     pub fn send(&mut self, packet: &[u8]) -> bool {
-        let buf_size = self.buf_size();
-        if packet.len() > buf_size {
+        if packet.len() > self.buf_size() - self.0.offsets().max as usize {
             return self.send_long(packet);
         }
         let Some(slot) = self.slot(0) else { return false };
@@ -146,7 +161,10 @@ impl TxRing<'_> {
 
     fn send_long(&mut self, packet: &[u8]) -> bool {
         // A slot's length has 16 bits, and a buffer may have 65536 bytes.
-        let chunk = self.buf_size().min(usize::from(u16::MAX));
+        let chunk = (self.buf_size() - self.0.offsets().max as usize).min(usize::from(u16::MAX));
+        if chunk == 0 {
+            return false;
+        }
         let slots = packet.len().div_ceil(chunk);
         if slots > MAX_PACKET_SLOTS || slots > self.space() as usize {
             return false;
@@ -176,11 +194,11 @@ impl TxRing<'_> {
     /// ```
     #[inline]
     pub fn fill(&mut self, max: u32, mut f: impl FnMut(&TxSlot<'_>) -> bool) -> u32 {
-        let bufs = self.0.bufs();
+        let (bufs, offsets) = (self.0.bufs(), self.0.offsets());
         let mut done = 0;
         'full: for run in self.0.runs(max) {
             for slot in run {
-                if !f(&TxSlot(SlotRef { slot, bufs }, NotSend::default())) {
+                if !f(&TxSlot(SlotRef { slot, bufs, offsets }, NotSend::default())) {
                     break 'full;
                 }
                 done += 1;
@@ -198,12 +216,21 @@ impl TxRing<'_> {
     pub fn forward(&mut self, rx: &mut RxRing<'_>, max: u32) -> Result<u32, SwapError> {
         check_swap(&self.0, &rx.0)?;
         let mut count = max.min(self.space()).min(rx.len());
+        // A packet must begin at the same place on both sides.
+        if count > 0 && (self.0.offsets().is_on() || rx.0.offsets().is_on()) {
+            let can = |k: u32| rx.0.slot(k).zip(self.0.slot(k)).is_some_and(|(r, t)| t.can_say(r.offset()));
+            count = (0..count).find(|k| !can(*k)).unwrap_or(count);
+            if rx.first_packet().is_none_or(|first| first > count) {
+                return Err(SwapError::Offset);
+            }
+        }
         // Not beyond the end of a packet.
         while count > 0 && rx.0.slot(count - 1).is_some_and(|s| s.slot.load().flags() & NS_MOREFRAG != 0) {
             count -= 1;
         }
         for k in 0..count {
             let (Some(from), Some(to)) = (rx.0.slot(k), self.0.slot(k)) else { break };
+            to.set_offset(from.offset());
             let (got, free) = (from.slot.load(), to.slot.load());
             let flags = got.flags() & NS_MOREFRAG | NS_BUF_CHANGED;
             to.slot.store(SlotWord::new(got.buf_idx(), got.len(), flags));

@@ -14,6 +14,7 @@ use crate::session::Link;
 use ringway_core::adapter::{RingDriver, SyncFlags};
 use ringway_core::kring::{RingHandle, SyncOutcome, distance, forward};
 use ringway_core::lease::{EndContext, RingParts};
+use ringway_core::offsets::Offsets;
 use ringway_core::stats::Counters;
 use ringway_os::bytes::{Bufs, Payload};
 use ringway_os::ring::{Slot, SlotWord};
@@ -115,16 +116,42 @@ pub(crate) struct Fixed {
 pub(crate) struct SlotRef<'a> {
     pub slot: &'a Slot,
     pub bufs: &'a Bufs,
+    pub offsets: &'a Offsets,
 }
 
 impl<'a> SlotRef<'a> {
-    /// The whole buffer.
+    /// The buffer, from the slot's offset on.
     #[inline]
     pub fn buffer(&self) -> Payload<'a> {
-        match self.bufs.payload(self.slot.load().buf_idx()) {
+        let payload = match self.bufs.payload(self.slot.load().buf_idx()) {
             Some(payload) => payload,
             None => dummy(self.bufs),
+        };
+        if self.offsets.is_on() { payload.slice(self.offset() as usize, usize::MAX) } else { payload }
+    }
+
+    /// Where the packet begins in its buffer.
+    #[inline]
+    pub fn offset(&self) -> u32 {
+        if self.offsets.is_on() { self.offsets.of(self.slot.ptr()) } else { 0 }
+    }
+
+    /// True if the slot can say that the packet begins there.
+    #[inline]
+    pub fn can_say(&self, ofs: u32) -> bool {
+        ofs <= self.offsets.max
+    }
+
+    /// Says where it begins. False if it cannot.
+    #[inline]
+    pub fn set_offset(&self, ofs: u32) -> bool {
+        if !self.can_say(ofs) {
+            return false;
         }
+        if self.offsets.is_on() {
+            self.slot.set_ptr(self.offsets.put(self.slot.ptr(), ofs));
+        }
+        true
     }
 
     /// Stores length and flags, keeping the buffer and the mark that says it is another one than before.
@@ -157,6 +184,7 @@ pub(crate) struct View<'p> {
     link: &'p Link,
     slots: &'p [Slot],
     pub fixed: Fixed,
+    offsets: Offsets,
     index: u16,
     n: u32,
     head: u32,
@@ -180,6 +208,7 @@ impl<'p> View<'p> {
             link,
             slots,
             fixed,
+            offsets: handle.offsets(),
             index,
             n,
             head: 0,
@@ -223,6 +252,11 @@ impl<'p> View<'p> {
     }
 
     #[inline]
+    pub fn offsets(&self) -> &Offsets {
+        &self.offsets
+    }
+
+    #[inline]
     pub fn avail(&self) -> u32 {
         self.avail
     }
@@ -254,7 +288,7 @@ impl<'p> View<'p> {
             return None;
         }
         let slot = self.slots.get(forward(self.n, self.head, k) as usize)?;
-        Some(SlotRef { slot, bufs: self.bufs() })
+        Some(SlotRef { slot, bufs: self.bufs(), offsets: &self.offsets })
     }
 
     /// The first `k` slots of the window (at most all) in order, as two straight runs: up to the end of the ring, and from its start.

@@ -172,7 +172,7 @@ fn the_builder_says_what_names_say_and_more() -> Outcome {
     assert_eq!(error.to_string(), "eth0: invalid request, prefix unknown or missing");
     assert_eq!(error.errno(), Errno::EINVAL);
     assert_eq!(netmap.open("netmap:nosuch").unwrap_err().errno(), Errno::ENXIO);
-    assert_eq!(netmap.open("vale0:z@offset=64").unwrap_err().errno(), Errno::EOPNOTSUPP);
+    assert_eq!(netmap.open("vale0:z@extmem=/tmp/z").unwrap_err().errno(), Errno::EOPNOTSUPP);
     Ok(())
 }
 
@@ -336,4 +336,59 @@ fn rings_of_a_port_work_on_threads_of_their_own() -> Outcome {
     });
     assert_eq!(b.counters().rx.packets, 3 * u64::from(PACKETS));
     Ok(())
+}
+
+#[test]
+fn packets_begin_where_their_slots_say() {
+    let netmap = Netmap::embedded();
+    let mut a = netmap.builder("vale0:a").offset(64).max_offset(256).open().unwrap();
+    let mut b = netmap.open("vale0:b@offset=128").unwrap();
+    let mut plain = netmap.open("vale0:c").unwrap();
+    let mut tx = a.tx(0);
+    let slot = tx.slot(0).unwrap();
+    assert_eq!((slot.offset(), slot.payload().len()), (64, tx.buf_size() - 64));
+    assert!(slot.set_offset(192) && !slot.set_offset(257));
+    slot.payload().copy_from(&[0xff; 100]);
+    slot.set(100, 0);
+    tx.advance(1);
+    // `send` leaves room for the largest offset, whatever the slot says.
+    assert!(tx.send(&vec![0xff; tx.buf_size() - 256]));
+    assert!(tx.send(&vec![0xff; tx.buf_size() - 255]));
+    assert_eq!(tx.pending(), 4, "the last one took two slots");
+    tx.sync().unwrap();
+    drop(tx);
+    b.rxsync().unwrap();
+    let rx = b.rx(0);
+    let got = rx.slot(0).unwrap();
+    assert_eq!((got.offset(), got.len(), got.ptr()), (128, 100, 128));
+    assert_eq!(got.payload().to_vec(), [0xff; 100]);
+    plain.rxsync().unwrap();
+    let mut rx = plain.rx(0);
+    assert_eq!((rx.slot(0).unwrap().offset(), rx.slot(0).unwrap().payload().to_vec()), (0, vec![0xff; 100]));
+    assert!(!rx.slot(0).unwrap().set_offset(1) && rx.slot(0).unwrap().set_offset(0));
+    rx.release(1);
+
+    let refused = netmap.builder("vale0:d").offset(10).max_offset(5).open().unwrap_err();
+    assert_eq!(refused.errno(), Errno::EINVAL);
+    assert!(netmap.ports().unwrap().iter().all(|p| p.name != "vale0:d"));
+}
+
+#[test]
+fn forwarding_keeps_offsets_or_says_that_it_cannot() {
+    let netmap = Netmap::embedded();
+    let mut from = netmap.builder("netmap:x{1").offset(200).open().unwrap();
+    let mut here = netmap.builder("netmap:x}1").offset(0).max_offset(256).open().unwrap();
+    let mut onward = netmap.builder("netmap:x{2").offset(0).max_offset(256).open().unwrap();
+    let mut end = netmap.builder("netmap:x}2").offset(0).max_offset(256).open().unwrap();
+    let mut plain = netmap.open("netmap:x{3").unwrap();
+    from.tx(0).send(&[7; 60]);
+    from.txsync().unwrap();
+    here.rxsync().unwrap();
+    assert_eq!(plain.tx(0).forward(&mut here.rx(0), 9), Err(SwapError::Offset));
+    assert_eq!(onward.tx(0).forward(&mut here.rx(0), 9), Ok(1));
+    onward.txsync().unwrap();
+    end.rxsync().unwrap();
+    let rx = end.rx(0);
+    let slot = rx.slot(0).unwrap();
+    assert_eq!((slot.offset(), slot.payload().to_vec()), (200, vec![7; 60]));
 }

@@ -53,10 +53,16 @@ impl RingDriver for PacketRx {
             let mut bufs: [Payload<'_>; BATCH] = [first; BATCH];
             let mut got = [Received::default(); BATCH];
             for i in 0..room {
-                let word = handle.ring.slots[forward(n, kring.hwtail, i) as usize].load();
+                let slot = &handle.ring.slots[forward(n, kring.hwtail, i) as usize];
+                let word = slot.load();
                 // A bad index: into the dummy, buffer 0.
                 if let Some(payload) = handle.ring.bufs.payload(handle.valid_buf(word)) {
-                    bufs[i as usize] = payload.slice(0, usize::from(u16::MAX));
+                    bufs[i as usize] = if kring.offsets.is_on() {
+                        let gap = kring.offsets.gap.min(u16::MAX.into()) as usize;
+                        payload.slice(kring.offsets.of(slot.ptr()) as usize, gap)
+                    } else {
+                        payload.slice(0, usize::from(u16::MAX))
+                    };
                 }
             }
             let received =
@@ -103,8 +109,11 @@ impl RingDriver for PacketTx {
             let (mut count, mut bytes, mut fault) = (0usize, 0u64, None);
             let mut at = kring.hwcur;
             while at != kring.rhead && count < BATCH {
-                let word = handle.ring.slots[at as usize].load();
+                let slot = &handle.ring.slots[at as usize];
+                let word = slot.load();
+                let ofs = kring.offsets.of(slot.ptr()) as usize;
                 let payload = handle.ring.bufs.payload(handle.valid_buf(word));
+                let payload = payload.map(|p| p.slice(ofs, usize::MAX));
                 let payload =
                     payload.filter(|p| usize::from(word.len()) <= p.len() && handle.valid_buf(word) != 0);
                 fault = if payload.is_none() {

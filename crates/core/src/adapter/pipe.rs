@@ -256,8 +256,9 @@ impl RingDriver for PipeRx {
                 }
                 slot.store(word);
                 let ptr = known_ptr.load(Relaxed);
-                if slot.ptr() != ptr {
-                    slot.set_ptr(ptr);
+                let own = slot.ptr();
+                if own != ptr {
+                    slot.set_ptr(kring.offsets.keep_larger(own, ptr));
                 }
                 packets += u64::from(word.flags() & NS_MOREFRAG == 0);
                 bytes += u64::from(word.len());

@@ -156,11 +156,18 @@ impl RingDriver for XdpRx {
             let desc = self.rx.get(i);
             let word = match self.layout.locate(desc.addr) {
                 Some((idx, ofs)) => {
-                    if ofs != 0 {
-                        move_down(bufs, idx, ofs, desc.len);
-                    }
+                    let own = kring.offsets.of(slots[to as usize].ptr());
                     let more = if desc.is_continued() { NS_MOREFRAG } else { 0 };
-                    SlotWord::new(idx, desc.len.min(bufs.buf_size()) as u16, more)
+                    if kring.offsets.is_on() && desc.len > kring.offsets.gap {
+                        // It does not fit behind the offset, and cannot be cut in two without another buffer.
+                        bad += 1;
+                        SlotWord::new(idx, 0, more)
+                    } else {
+                        if ofs != own {
+                            move_to(bufs, idx, (ofs, own), desc.len);
+                        }
+                        SlotWord::new(idx, desc.len.min(bufs.buf_size()) as u16, more)
+                    }
                 }
                 None => {
                     bad += 1;
@@ -200,11 +207,12 @@ impl RingDriver for XdpRx {
     }
 }
 
-/// A frame that the driver put elsewhere (zero-copy leaves room before it) moves to where netmap has it.
+/// A frame that the driver put elsewhere (zero-copy leaves room before it), or that is to begin further into its buffer, moves to where
+/// netmap has it.
 #[cold]
-fn move_down(bufs: &ringway_os::bytes::Bufs, idx: u32, ofs: u32, len: u32) {
+fn move_to(bufs: &ringway_os::bytes::Bufs, idx: u32, (from, to): (u32, u32), len: u32) {
     if let Some(payload) = bufs.payload(idx) {
-        payload.slice(0, len as usize).copy_payload(&payload.slice(ofs as usize, len as usize));
+        payload.slice(to as usize, len as usize).copy_payload(&payload.slice(from as usize, len as usize));
     }
 }
 
@@ -247,7 +255,9 @@ impl XdpTx {
         let max = self.layout.chunk_size().min(handle.ring.bufs.buf_size());
         let mut len = 0;
         for i in 0..count {
-            let word = handle.ring.slots[forward(n, first, i) as usize].load();
+            let slot = &handle.ring.slots[forward(n, first, i) as usize];
+            let word = slot.load();
+            let max = max.min(handle.ring.bufs.buf_size() - kring.offsets.of(slot.ptr()));
             if handle.valid_buf(word) == 0 || u32::from(word.len()) > max || (count > 1 && word.is_empty()) {
                 return Some(Drop::BadSlot);
             }
@@ -297,10 +307,12 @@ impl XdpTx {
                 break;
             }
             for i in 0..count {
-                let word = slots[kring.hwcur as usize].load();
+                let slot = &slots[kring.hwcur as usize];
+                let word = slot.load();
                 let options = if i + 1 < count { XdpDesc::CONTINUED } else { 0 };
                 // `fault` looked at an earlier state of the slot; a client that changes it meanwhile sends what it likes of the region.
-                let addr = self.layout.tx_addr(kring.handle.valid_buf(word)).unwrap_or(0);
+                let ofs = kring.offsets.of(slot.ptr());
+                let addr = self.layout.tx_addr(kring.handle.valid_buf(word)).unwrap_or(0) + u64::from(ofs);
                 let len = u32::from(word.len()).min(self.layout.chunk_size());
                 self.tx.put(put, XdpDesc { addr, len, options });
                 put += 1;

@@ -1,9 +1,10 @@
 //! Binding: rings of a port to a descriptor, and back.
 
-use super::{Asker, Binding, BindingId, ControlError, Kind, PortId, Registry};
+use super::{Asker, Binding, BindingId, ControlError, Kind, PortId, Registry, ReqOption};
 use crate::kring::{RingHandle, distance, next};
 use crate::layout::{Dir, RingShared};
 use crate::lease::{BoundRings, Grant, GrantKind, PeerGrant};
+use crate::offsets::Offsets;
 use crate::pool::Exhausted;
 use ringway_abi::{
     Errno, NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_REG_ALL_NIC, NR_REG_NIC_SW, NR_REG_NULL, NR_REG_ONE_NIC,
@@ -12,6 +13,17 @@ use ringway_abi::{
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// A ring that a request took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub dir: Dir,
+    pub index: u16,
+    /// Nobody else has it.
+    pub is_first: bool,
+    /// It was made for this request.
+    pub is_new: bool,
+}
 
 impl Registry {
     /// REGISTER: finds or makes the port, and binds the rings that the request selects.
@@ -24,15 +36,16 @@ impl Registry {
         name: &str,
         req: &nmreq_register,
     ) -> Result<BindingId, ControlError> {
-        let port = self.look_up(who, name, req, true)?;
-        let bound = self.bind(who, port, req);
-        if bound.is_err() {
-            self.drop_if_unused(port);
-        }
-        bound
+        self.register_with(who, name, req, &mut [])
     }
 
-    fn bind(&mut self, who: Asker, id: PortId, req: &nmreq_register) -> Result<BindingId, ControlError> {
+    pub(super) fn bind(
+        &mut self,
+        who: Asker,
+        id: PortId,
+        req: &nmreq_register,
+        options: &mut [ReqOption],
+    ) -> Result<BindingId, ControlError> {
         let port = self.port(id)?;
         if port.hdr_len != 0 && req.nr_flags & NR_ACCEPT_VNET_HDR == 0 {
             let text = format!(
@@ -50,6 +63,9 @@ impl Registry {
             }
             other => other.on(&port.name),
         })?;
+        if let Some(p) = port.persistent.as_ref().filter(|_| port.bindings == 0 && !rx.is_empty()) {
+            p.check_mtu(self.region_of(port)?.region.layout.bufs.objsize)?;
+        }
         let exclusive = req.nr_flags & NR_EXCLUSIVE != 0;
         let wanted = |dir: Dir| if dir == Dir::Tx { (&port.tx, &tx) } else { (&port.rx, &rx) };
         for dir in [Dir::Rx, Dir::Tx] {
@@ -67,26 +83,16 @@ impl Registry {
             }
         }
         let geometry = port.geometry;
-        for (dir, range) in [(Dir::Rx, &rx), (Dir::Tx, &tx)] {
-            for i in range.clone() {
-                if let Err(e) = self.take_ring(id, dir, i, exclusive) {
-                    // Give back what was taken so far.
-                    let done = if dir == Dir::Rx {
-                        [(Dir::Rx, rx.start..i), (Dir::Tx, 0..0)]
-                    } else {
-                        [(Dir::Rx, rx.clone()), (Dir::Tx, tx.start..i)]
-                    };
-                    for (dir, range) in done {
-                        range.for_each(|i| self.give_ring(id, dir, i));
-                    }
-                    return Err(e);
-                }
-            }
-        }
-        if is_nic && let Err(e) = self.open_queues(id, &tx, &rx) {
-            for (dir, range) in [(Dir::Rx, rx), (Dir::Tx, tx)] {
-                range.for_each(|i| self.give_ring(id, dir, i));
-            }
+        let mut taken = vec![];
+        let wanted = rx.clone().map(|i| (Dir::Rx, i)).chain(tx.clone().map(|i| (Dir::Tx, i)));
+        let got = wanted.map(|(dir, i)| self.take_ring(id, dir, i, exclusive)).try_for_each(|ring| {
+            taken.push(ring?);
+            Ok(())
+        });
+        let got = got.and_then(|()| self.apply_offsets(id, &taken, options));
+        let got = got.and_then(|()| if is_nic { self.open_queues(id, &tx, &rx) } else { Ok(()) });
+        if let Err(e) = got {
+            taken.iter().for_each(|t| self.give_ring(id, t.dir, t.index));
             return Err(e);
         }
         let offsets = |registry: &Registry, dir: Dir, n: u16, range: &Range<u16>| -> Vec<u64> {
@@ -99,7 +105,7 @@ impl Registry {
         let tx_ofs = offsets(self, Dir::Tx, geometry.tx_rings, &tx);
         let rx_ofs = offsets(self, Dir::Rx, geometry.rx_rings, &rx);
         let port = self.ports.get_mut(&id).ok_or_else(gone)?;
-        let (name, region_id) = (port.name.clone(), port.region);
+        let (name, region_id) = (port.full_name().to_owned(), port.region);
         port.bindings += 1;
         let region = &mut self.regions.get_mut(&region_id).ok_or_else(gone)?.region;
         let made = region.make_if(&name, &tx_ofs, &rx_ofs);
@@ -138,10 +144,21 @@ impl Registry {
         ControlError::new(Errno::ENOMEM, text)
     }
 
+    pub(super) fn ring_use(&self, id: PortId, dir: Dir, i: u16) -> Option<&super::RingUse> {
+        let port = self.ports.get(&id)?;
+        if dir == Dir::Tx { &port.tx } else { &port.rx }.get(usize::from(i))
+    }
+
+    pub(super) fn ring_use_mut(&mut self, id: PortId, dir: Dir, i: u16) -> Option<&mut super::RingUse> {
+        let port = self.ports.get_mut(&id)?;
+        if dir == Dir::Tx { &mut port.tx } else { &mut port.rx }.get_mut(usize::from(i))
+    }
+
     /// One more user of a ring; the first makes it.
-    fn take_ring(&mut self, id: PortId, dir: Dir, i: u16, exclusive: bool) -> Result<(), ControlError> {
+    fn take_ring(&mut self, id: PortId, dir: Dir, i: u16, exclusive: bool) -> Result<Taken, ControlError> {
         let port = self.port(id)?;
         let ring = if dir == Dir::Tx { &port.tx } else { &port.rx }[usize::from(i)].clone();
+        let taken = Taken { dir, index: i, is_first: ring.users == 0, is_new: ring.offset.is_none() };
         if ring.offset.is_none() {
             match port.kind {
                 Kind::Pipe { peer, .. } => self.make_pipe_pair(id, peer, dir, i)?,
@@ -157,7 +174,7 @@ impl Registry {
         {
             shared.state.senders.bound.store(1, std::sync::atomic::Ordering::Release);
         }
-        Ok(())
+        Ok(taken)
     }
 
     fn make_ring(&mut self, id: PortId, dir: Dir, i: u16) -> Result<(), ControlError> {
@@ -172,6 +189,7 @@ impl Registry {
         let ring = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
         ring[usize::from(i)].offset = Some(ofs);
         ring[usize::from(i)].epoch += 1;
+        ring[usize::from(i)].offsets = Offsets::default();
         let is_nic = matches!(port.kind, Kind::Nic(_));
         if let Some(handle) = self.handle(id, dir, i) {
             handle.reset();
@@ -194,6 +212,7 @@ impl Registry {
             Ok(ofs) => {
                 let rings = if far == Dir::Tx { &mut entry.tx } else { &mut entry.rx };
                 rings[usize::from(i)].offset = Some(ofs);
+                rings[usize::from(i)].offsets = Offsets::default();
             }
             Err(e) => {
                 self.free_ring(id, dir, i);
@@ -333,7 +352,7 @@ impl Registry {
             }
         };
         Ok(Grant {
-            name: port.name.clone(),
+            name: port.full_name().to_owned(),
             kind,
             geometry: port.geometry,
             tx: bound(&port.tx, &binding.tx),

@@ -13,7 +13,7 @@ use crate::adapter::{RingDriver, SyncFlags};
 use crate::kring::{BROKER, RingHandle};
 use crate::layout::{Dir, RingShared, region_bufs, state_memfd_bytes};
 use crate::stats::{Stat, add};
-use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeTx, seat_port};
+use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeTx, seat_port, set_header};
 use ringway_os::event::Doorbell;
 use ringway_os::mem::{Map, SharedRef};
 use ringway_os::state::{RingState, SwitchPage};
@@ -234,6 +234,11 @@ impl Registry {
             take_over(&public, &private, &mut naps);
             jobs.held.insert(*key, RingHandle { ring: public.ring.clone(), shared: private, dir });
         }
+        for (key, handle) in &jobs.held {
+            if let Some(ring) = self.ring_use(key.port, handle.dir, key.index) {
+                ring.offsets.store(&handle.shared.state);
+            }
+        }
         for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
             self.give_senders_back(*i);
         }
@@ -292,13 +297,15 @@ impl Registry {
             if page.generations[usize::from(*index)].load(Relaxed) != generation {
                 seat_port(&page, *index, generation);
             }
-            page.hdr_lens[usize::from(*index)].store(port.hdr_len, Relaxed);
+            set_header(&page, *index, port.hdr_len, port.mfs);
             let entry = self.regions.get(&port.region)?;
             let rings = (0..port.geometry.rx_rings)
                 .map(|r| {
                     let shared = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r)?;
                     let senders = self.private_ring(jobs, *id, Dir::Rx, r)?.state;
                     take_senders(&shared.state, &senders, shared.num_slots);
+                    let ring = port.rx.get(usize::from(r))?;
+                    ring.offsets.store_senders(&senders);
                     Some(FarRing { shared, senders })
                 })
                 .collect::<Option<Vec<_>>>()?;

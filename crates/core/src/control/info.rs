@@ -3,7 +3,7 @@
 use super::{Asker, BindingId, ControlError, Kind, PortEntry, PortId, Registry};
 use crate::layout::{Dir, RingShared};
 use crate::stats::Counters;
-use crate::vale::mac_table;
+use crate::vale::{mac_table, set_header};
 use ringway_abi::{
     Errno, NM_BDG_NOPORT, NR_REG_ALL_NIC, is_vale_name, nmreq_pools_info, nmreq_port_info_get,
     nmreq_register, nmreq_vale_list,
@@ -41,7 +41,7 @@ pub struct HolderInfo {
 pub struct PortInfo {
     /// Name.
     pub name: String,
-    /// `vale`, `pipe`, `null` ...
+    /// `vale`, `persistent`, `parent` (made by a pipe for itself), `pipe`, `null`, `nic`.
     pub kind: &'static str,
     /// Owner.
     pub owner: u32,
@@ -161,7 +161,7 @@ impl Registry {
             for i in usize::from(body.nr_bridge_idx)..self.switches.len() {
                 let found = self.switches[i].as_ref().and_then(|s| {
                     let (index, id) = s.ports.range(u8::try_from(first_port).unwrap_or(u8::MAX)..).next()?;
-                    Some((*index, self.ports.get(id)?.name.clone()))
+                    Some((*index, self.ports.get(id)?.full_name().to_owned()))
                 });
                 if let Some((index, name)) = found {
                     body.nr_bridge_idx = i as u16;
@@ -188,7 +188,8 @@ impl Registry {
         Ok(None)
     }
 
-    /// PORT_HDR_SET: the length of the virtio-net header on a switch port's frames, in bytes.
+    /// PORT_HDR_SET: the length of the virtio-net header on a switch port's frames, in bytes. If it is not 0, packets that are
+    /// segmented for the port may from now on be as long as its buffers.
     ///
     /// # Errors
     /// EINVAL for a length other than 0, 10, 12; ENXIO unless the port exists on a switch; EACCES.
@@ -197,16 +198,24 @@ impl Registry {
             let text = format!("a virtio-net header has 0, 10 or 12 bytes, not {hdr_len}");
             return Err(ControlError::new(Errno::EINVAL, text));
         }
-        let id = self.existing(name).filter(|_| is_vale_name(name));
+        let on_switch = |id: &PortId| {
+            matches!(self.ports.get(id), Some(PortEntry { kind: Kind::Vale { switch: Some(_), .. }, .. }))
+        };
+        let id = self.existing(name).filter(on_switch);
         let id =
             id.ok_or_else(|| ControlError::new(Errno::ENXIO, format!("there is no switch port {name}")))?;
         self.check_owner(who, id)?;
+        let buf_size = self.region_of(self.port(id)?)?.region.layout.bufs.objsize;
         let Some(port) = self.ports.get_mut(&id) else { return Ok(()) };
         let Kind::Vale { index, page, .. } = &port.kind else {
             return Err(ControlError::new(Errno::ENXIO, format!("{name} is not a switch port")));
         };
         port.hdr_len = hdr_len;
-        super::switches::view(page)?.hdr_lens[usize::from(*index)].store(hdr_len, Relaxed);
+        if hdr_len != 0 {
+            // Setting 0 does not bring the default back.
+            port.mfs = buf_size;
+        }
+        set_header(&*super::switches::view(page)?, *index, hdr_len, port.mfs);
         Ok(())
     }
 
@@ -216,7 +225,8 @@ impl Registry {
     /// ENXIO unless the port exists (ENODEV for a pipe).
     pub fn port_hdr_get(&self, who: Asker, name: &str) -> Result<u32, ControlError> {
         let id = self.existing(name).ok_or_else(|| {
-            let pipe = ringway_abi::split_pipe(name).is_some_and(|(parent, _, _)| !is_vale_name(parent));
+            let no_parent = |parent: &str| is_vale_name(parent) && self.existing(parent).is_none();
+            let pipe = ringway_abi::split_pipe(name).is_some_and(|(parent, _, _)| !no_parent(parent));
             let errno = if pipe { Errno::ENODEV } else { Errno::ENXIO };
             ControlError::new(errno, format!("there is no port {name}"))
         })?;
@@ -245,14 +255,15 @@ impl Registry {
         let p = &self.ports[&id];
         let visible = who.may(p.owner);
         let (kind, index) = match &p.kind {
-            Kind::Vale { switch: Some(_), index, .. } => ("vale", Some(*index)),
-            Kind::Vale { .. } => ("parent", None),
+            Kind::Vale { switch, index, .. } => {
+                (p.persistent_kind().unwrap_or("vale"), switch.is_some().then_some(*index))
+            }
             Kind::Pipe { .. } => ("pipe", None),
             Kind::Null => ("null", None),
             Kind::Nic(_) => ("nic", None),
         };
         let mut info = PortInfo {
-            name: p.name.clone(),
+            name: p.full_name().to_owned(),
             kind,
             owner: p.owner,
             visible,
@@ -287,7 +298,8 @@ impl Registry {
                 let n = shared.num_slots;
                 let (told, there) =
                     (shared.state.sync.rtail.load(Relaxed), shared.state.producer.hwtail.load());
-                let switch_rx = dir == Dir::Rx && kind == "vale" && told < n && there < n;
+                let switch_rx =
+                    dir == Dir::Rx && matches!(p.kind, Kind::Vale { .. }) && told < n && there < n;
                 let mut counters = Counters::read(&shared.state);
                 if let (Kind::Nic(nic), Dir::Rx) = (&p.kind, dir) {
                     nic.add_kernel_drops(i as u16, &mut counters);

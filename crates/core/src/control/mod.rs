@@ -5,8 +5,10 @@
 //!
 //! Source: abi.md 9, semantics.md 8 to 12, 15, 21, 23.
 
+use self::persistent::Persistent;
 use crate::layout::{Geometry, RingShared};
 use crate::nic::{NicDevice, NicRequest};
+use crate::offsets::Offsets;
 use crate::pool::{Region, Shm};
 use ringway_abi::Errno;
 use ringway_os::event::{Doorbell, PrivateBell};
@@ -20,6 +22,8 @@ mod brokered;
 mod guests;
 mod info;
 mod nic;
+mod options;
+mod persistent;
 mod ports;
 mod regions;
 mod switches;
@@ -28,6 +32,7 @@ mod tunables;
 pub use brokered::{Job, Jobs};
 pub use info::{HolderInfo, PortInfo, RingInfo};
 pub use nic::InterfaceUsers;
+pub use options::{ReqOption, check_options};
 pub use tunables::Tunables;
 
 /// A request that could not be served: the number for programs, and the words for people.
@@ -93,7 +98,7 @@ struct RegionEntry {
 /// What kind of port it is.
 #[derive(Debug)]
 enum Kind {
-    /// On a switch, or a switch port on none: the parent that a pipe made for itself.
+    /// On a switch, or a switch port on none: a persistent one that is not attached.
     Vale { switch: Option<usize>, index: u8, generation: u32, page: Shm },
     /// One end of a pipe.
     Pipe { parent: PortId, peer: PortId },
@@ -114,6 +119,8 @@ struct RingUse {
     epoch: u64,
     /// RX of an interface: the kernel was given the ring's buffers.
     filled: bool,
+    /// Where packets begin in its buffers.
+    offsets: Offsets,
 }
 
 #[derive(Debug)]
@@ -131,6 +138,9 @@ struct PortEntry {
     /// Pipes on it.
     pipes: u32,
     hdr_len: u32,
+    mfs: u32,
+    /// A switch port with a name of its own.
+    persistent: Option<Persistent>,
     rx_bell: Arc<Doorbell>,
     tx_bell: Arc<Doorbell>,
     /// Rung by the keeper of the registry alone.
@@ -251,7 +261,7 @@ impl Registry {
     /// Name of the port of a binding.
     #[must_use]
     pub fn binding_name(&self, id: BindingId) -> Option<&str> {
-        Some(&self.ports.get(&self.bindings.get(&id)?.port)?.name)
+        Some(self.ports.get(&self.bindings.get(&id)?.port)?.full_name())
     }
 
     /// Bytes of regions that belong to `uid`, as far as they could ever be touched.

@@ -27,7 +27,7 @@ pub enum InterfaceUsers {
 }
 
 impl InterfaceUsers {
-    fn permits(&self, who: Asker) -> bool {
+    pub(super) fn permits(&self, who: Asker) -> bool {
         match self {
             InterfaceUsers::All => true,
             InterfaceUsers::Some(users) => who.uid == 0 || users.contains(&who.uid),

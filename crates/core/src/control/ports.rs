@@ -1,12 +1,12 @@
 //! Ports: found by name, made when their kind is made on first use, gone with their last user.
 
 use super::nic::nic_key;
+use super::persistent::Persistent;
 use super::regions::no_memory;
-use super::switches::make_page;
 use super::{Asker, ControlError, Kind, PortEntry, PortId, RegionId, Registry, RingUse};
 use crate::layout::{Geometry, RegionWish, state_memfd_bytes};
 use crate::pool::Shm;
-use crate::vale::seat_port;
+use crate::vale::DEFAULT_MFS_BYTES;
 use ringway_abi::{
     Errno, NR_MONITOR_RX, NR_MONITOR_TX, NR_REG_ALL_NIC, NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_PIPE_MASTER,
     NR_REG_PIPE_SLAVE, NR_ZCOPY_MON, PipeRole, is_vale_name, nmreq_register, split_pipe, split_vale,
@@ -29,7 +29,7 @@ const PRIVATE_PIPES: u32 = 2;
 /// Extra buffers of a new switch port.
 const MAX_EXTRA_BUFS: u32 = 524_288;
 /// Bytes of an interface name, its NUL included.
-const IFNAMSIZ: usize = 16;
+pub(super) const IFNAMSIZ: usize = 16;
 
 impl Registry {
     /// The port that a request names. With `create`, ports that are made on first use are made.
@@ -59,6 +59,12 @@ impl Registry {
         }
         if let Some((parent, role, id)) = split_pipe(name) {
             return self.look_up_pipe(who, name, (parent, role, id), req, create);
+        }
+        if !is_vale_name(name)
+            && let Some(id) = self.persistent_link(name)
+        {
+            self.check_owner(who, id)?;
+            return Ok(id);
         }
         if !is_vale_name(name)
             && let Some(id) = self.look_up_nic(who, name, req, create)?
@@ -105,8 +111,12 @@ impl Registry {
     }
 
     fn make_vale(&mut self, who: Asker, name: &str, req: &nmreq_register) -> Result<PortId, ControlError> {
-        let (switch_name, _) =
+        let (switch_name, port_name) =
             split_vale(name).map_err(|e| ControlError::new(e.errno(), format!("{name}: {e}")))?;
+        if self.is_interface(port_name) {
+            let text = format!("{port_name} is an interface; attach it to switch {switch_name} first");
+            return Err(ControlError::new(Errno::EINVAL, text));
+        }
         let switch_name = switch_name.to_owned();
         let switch = self.join_switch(who, &switch_name)?;
         let geometry = vale_geometry(req);
@@ -126,27 +136,7 @@ impl Registry {
         made
     }
 
-    /// The parent that a pipe on an unknown name makes for itself: a switch port on no switch.
-    fn make_loose(&mut self, who: Asker, name: &str, req: &nmreq_register) -> Result<PortId, ControlError> {
-        if name.is_empty() || name.len() >= IFNAMSIZ {
-            return Err(ControlError::new(Errno::ENXIO, format!("there is no interface {name}")));
-        }
-        let geometry = vale_geometry(req);
-        let region = self.vale_region(who, req, &geometry)?;
-        let made = self.add_port(who, name, region, geometry, true, |registry, _| {
-            let page = make_page()?;
-            registry.next_generation = registry.next_generation.wrapping_add(1).max(1);
-            let generation = registry.next_generation;
-            seat_port(&*super::switches::view(&page)?, 0, generation);
-            Ok(Kind::Vale { switch: None, index: 0, generation, page })
-        });
-        if made.is_err() {
-            self.discard_unused_region(region);
-        }
-        made
-    }
-
-    fn vale_region(
+    pub(super) fn vale_region(
         &mut self,
         who: Asker,
         req: &nmreq_register,
@@ -179,6 +169,12 @@ impl Registry {
             self.check_owner(who, found)?;
             return Ok(found);
         }
+        // A port with two names has one set of pipes.
+        let known = self.names.get(parent).and_then(|p| self.ports.get(p));
+        if let Some(p) = known.filter(|p| p.persistent.is_some() && p.name != parent) {
+            let (parent, name) = (p.name.clone(), format!("{}{}{id}", p.name, role.bracket()));
+            return self.look_up_pipe(who, &name, (&parent, role, id), req, create);
+        }
         let parent_id = match self.names.get(parent).copied() {
             Some(p) => {
                 self.check_owner(who, p)?;
@@ -193,7 +189,7 @@ impl Registry {
                 if split_pipe(parent).is_some() || is_vale_name(parent) {
                     self.look_up(who, parent, &wish, true)?
                 } else {
-                    self.make_loose(who, parent, &wish)?
+                    self.make_autodelete(who, parent, &wish)?
                 }
             }
         };
@@ -247,7 +243,7 @@ impl Registry {
         Ok(ends[usize::from(role == PipeRole::Slave)])
     }
 
-    fn add_port(
+    pub(super) fn add_port(
         &mut self,
         who: Asker,
         name: &str,
@@ -304,6 +300,8 @@ impl Registry {
             bindings: 0,
             pipes: 0,
             hdr_len: 0,
+            mfs: DEFAULT_MFS_BYTES,
+            persistent: None,
             rx_bell,
             tx_bell,
             notice,
@@ -319,7 +317,7 @@ impl Registry {
     /// Takes a port away if nobody has it bound and nothing stands on it; what stood under it, too.
     pub(super) fn drop_if_unused(&mut self, id: PortId) {
         let Some(port) = self.ports.get(&id) else { return };
-        if port.bindings > 0 || port.pipes > 0 {
+        if port.bindings > 0 || port.pipes > 0 || port.stays() {
             return;
         }
         let Kind::Pipe { parent, peer } = port.kind else {
@@ -339,7 +337,7 @@ impl Registry {
         self.drop_if_unused(parent);
     }
 
-    fn remove_port(&mut self, id: PortId) {
+    pub(super) fn remove_port(&mut self, id: PortId) {
         let Some(port) = self.ports.remove(&id) else { return };
         let key = match &port.kind {
             Kind::Nic(nic) => nic_key(nic.netns_id(), nic.ifindex),
@@ -347,6 +345,9 @@ impl Registry {
         };
         if self.names.get(&key) == Some(&id) {
             self.names.remove(&key);
+        }
+        if let Some(link) = port.persistent.as_ref().and_then(Persistent::link_key) {
+            self.names.remove(&link);
         }
         if matches!(port.kind, Kind::Nic(_)) {
             self.drop_unused_monitors();
@@ -360,7 +361,7 @@ impl Registry {
 }
 
 /// What a switch port gets of what is asked: silently within the limits.
-fn vale_geometry(req: &nmreq_register) -> Geometry {
+pub(super) fn vale_geometry(req: &nmreq_register) -> Geometry {
     let rings = |n: u16| if n == 0 { 1 } else { n.min(VALE_MAX_RINGS) };
     // A ring of one slot holds nothing: its one slot separates the owners.
     let slots = |n: u32| if n == 0 { DEFAULT_SLOTS } else { n.clamp(2, MAX_SLOTS) };

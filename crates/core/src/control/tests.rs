@@ -1,6 +1,11 @@
 use super::*;
 use ringway_abi::*;
 
+mod offsets;
+mod persistent;
+mod vnet;
+mod world;
+
 const ME: Asker = Asker { uid: 1000 };
 
 fn registry() -> Registry {
@@ -206,19 +211,4 @@ fn port_info_of_a_name_that_nobody_has_opened_makes_nothing() {
         (12, 12288, 2112)
     );
     assert!(r.is_empty());
-}
-
-#[test]
-fn header_lengths() {
-    let mut r = registry();
-    let _a = r.register(ME, "vale0:a", &all()).unwrap();
-    assert_eq!(r.port_hdr_set(ME, "vale0:a", 11).unwrap_err().errno, Errno::EINVAL);
-    r.port_hdr_set(ME, "vale0:a", 12).unwrap();
-    assert_eq!(r.port_hdr_get(ME, "vale0:a").unwrap(), 12);
-    assert_eq!(r.port_hdr_set(ME, "vale0:b", 12).unwrap_err().errno, Errno::ENXIO);
-    assert_eq!(r.port_hdr_get(ME, "vale0:b").unwrap_err().errno, Errno::ENXIO);
-    assert_eq!(r.port_hdr_get(ME, "foo{1").unwrap_err().errno, Errno::ENODEV);
-    let e = r.register(ME, "vale0:a", &all()).unwrap_err();
-    assert_eq!(e.errno, Errno::EIO, "a port with a header wants NR_ACCEPT_VNET_HDR");
-    assert!(r.register(ME, "vale0:a", &nmreq_register { nr_flags: NR_ACCEPT_VNET_HDR, ..all() }).is_ok());
 }

@@ -7,6 +7,7 @@
 use super::forward::CHUNK_SLOTS;
 use super::{FarRing, Peer, Seat};
 use crate::kring::{Kring, distance, forward};
+use crate::offsets::Offsets;
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_os::state::RingState;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -41,6 +42,8 @@ pub(super) struct Open<'p> {
     pub space: u32,
     /// Processor plus 1 of the receiver, 0 if we have not looked.
     pub cpu: u32,
+    /// Where packets begin in its buffers.
+    pub offsets: Offsets,
 }
 
 /// Why a receive ring could not be opened.
@@ -48,6 +51,8 @@ pub(super) struct Open<'p> {
 pub(super) enum Closed {
     Need(u8),
     Drop(Drop),
+    /// Its frames are not copied as ours are: its virtio-net header has another length, or it has offsets.
+    NotPlain,
 }
 
 /// Moves our own position on past packets that were dropped, nothing having been published.
@@ -66,8 +71,19 @@ fn count(state: &RingState, tally: &mut Tally) {
 }
 
 impl<'p> Open<'p> {
-    /// Locks ring `ring` of `peer` for attachment `me`, waiting for another sender at most about a millisecond.
+    /// As [`Open::lock_any`], of a peer whose frames look like ours.
     pub fn lock(seat: &Seat, peer: &'p Peer, ring: u16, me: u32) -> Result<Self, Closed> {
+        let open = Self::lock_any(seat, peer, ring, me)?;
+        let len = |index: u8| seat.page.hdr_lens[usize::from(index)].load(Relaxed);
+        if len(peer.index) == len(seat.index) && !open.offsets.is_on() {
+            return Ok(open);
+        }
+        open.ring.senders.senders.lock.unlock(me);
+        Err(Closed::NotPlain)
+    }
+
+    /// Locks ring `ring` of `peer` for attachment `me`, waiting for another sender at most about a millisecond.
+    pub fn lock_any(seat: &Seat, peer: &'p Peer, ring: u16, me: u32) -> Result<Self, Closed> {
         let far = peer.rings.get(usize::from(ring)).ok_or(Closed::Drop(Drop::ReceiverGone))?;
         let line = &far.senders.senders;
         if line.lock.try_lock(me).is_err() {
@@ -77,18 +93,9 @@ impl<'p> Open<'p> {
         let (tail, head) = (line.tail.load(Relaxed), line.head.load(Relaxed));
         let page = &seat.page;
         let same = page.generations[usize::from(peer.index)].load(Acquire) == peer.generation;
-        let no_match = page.hdr_lens[usize::from(peer.index)].load(Relaxed)
-            != page.hdr_lens[usize::from(seat.index)].load(Relaxed);
-        let refusal = if !same || line.bound.load(Relaxed) == 0 || tail >= n || head >= n {
-            Some(Drop::ReceiverGone)
-        } else if no_match {
-            Some(Drop::HeaderMismatch)
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
+        if !same || line.bound.load(Relaxed) == 0 || tail >= n || head >= n {
             line.lock.unlock(me);
-            return Err(Closed::Drop(reason));
+            return Err(Closed::Drop(Drop::ReceiverGone));
         }
         let mut open = Open {
             peer,
@@ -101,6 +108,7 @@ impl<'p> Open<'p> {
             locked: true,
             space: 0,
             cpu: 0,
+            offsets: Offsets::load_senders(line, peer.bufs.buf_size()),
         };
         open.space = n - 1 - distance(n, head, tail);
         if open.space < CHUNK_SLOTS {

@@ -5,7 +5,7 @@
 //! rest of the chunk goes through `lists`.
 
 use super::far::{Closed, Open, Tally, commit_only};
-use super::lists::Scratch;
+use super::lists::{Scratch, drop_unattached};
 use super::mac_table::{self, MAC_GROUP, MAC_MASK, Place, tag_of};
 use super::{Known, Peer, PeerTable, Seat, others};
 use crate::adapter::{RingDriver, SyncError, SyncFlags};
@@ -266,9 +266,18 @@ impl RingDriver for ValeTx {
         self.yields = 0;
         let plain = self.seat.page.hdr_lens[usize::from(self.seat.index)].load(Relaxed) == 0;
         while kring.hwcur != kring.rhead {
+            if self.seat.page.generations[usize::from(self.seat.index)].load(Relaxed) != self.seat.generation
+            {
+                drop_unattached(kring);
+                break;
+            }
             let chunk = distance(n, kring.hwcur, kring.rhead).min(CHUNK_SLOTS);
             let end = forward(n, kring.hwcur, chunk);
-            let rest = if plain && !self.scratch.skipping { self.fused(kring, end)? } else { Stop::Rest };
+            let rest = if plain && !kring.offsets.is_on() && !self.scratch.skipping {
+                self.fused(kring, end)?
+            } else {
+                Stop::Rest
+            };
             if let Stop::Rest = rest {
                 // A whole chunk again, so that a packet is only cut if it has too many slots.
                 let chunk = distance(n, kring.hwcur, kring.rhead).min(CHUNK_SLOTS);

@@ -6,12 +6,14 @@ use super::far::{Closed, Open, Tally, commit_only};
 use super::forward::{CHUNK_SLOTS, ETH_HEADER_BYTES, Learner, Target, ValeTx};
 use super::mac_table::MAC_MASK;
 use super::others;
+use super::vnet::{self, Parts, Plan, Start, Vnet};
 use crate::adapter::SyncError;
 use crate::kring::{Kring, distance, forward};
+use crate::offsets::aligned;
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_abi::ring::{NETMAP_MAX_FRAGS, NS_INDIRECT, NS_MOREFRAG};
 use ringway_os::bytes::copy_from_user;
-use ringway_os::ring::SlotWord;
+use ringway_os::ring::{Slot, SlotWord};
 use ringway_os::state::{RingState, SWITCH_PORTS};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -42,10 +44,14 @@ const EMPTY: List = List { first: NONE, last: NONE, ring: 0 };
 #[derive(Debug)]
 pub struct Scratch {
     words: Vec<SlotWord>,
+    /// Where the bytes of each word begin; empty if all do at the start of their buffers.
+    starts: Vec<Start>,
     packets: Vec<Packet>,
     lists: Vec<List>,
     touched: Vec<u8>,
     flood: List,
+    /// Bytes of our own virtio-net header.
+    hdr_len: u16,
     /// The packet that the last chunk ended in has too many slots: its rest goes the same way.
     pub(super) skipping: bool,
 }
@@ -54,10 +60,12 @@ impl Default for Scratch {
     fn default() -> Self {
         Scratch {
             words: Vec::with_capacity(CHUNK_SLOTS as usize),
+            starts: Vec::with_capacity(CHUNK_SLOTS as usize),
             packets: Vec::with_capacity(CHUNK_SLOTS as usize),
             lists: vec![EMPTY; SWITCH_PORTS],
             touched: Vec::with_capacity(SWITCH_PORTS),
             flood: EMPTY,
+            hdr_len: 0,
             skipping: false,
         }
     }
@@ -69,6 +77,7 @@ impl Scratch {
             self.lists[usize::from(port)] = EMPTY;
         }
         self.words.clear();
+        self.starts.clear();
         self.packets.clear();
         self.flood = EMPTY;
     }
@@ -161,7 +170,10 @@ impl ValeTx {
             let Some(slot) = handle.ring.slots.get(at as usize) else { break };
             let mut word = slot.load();
             let (mut idx, mut len) = (word.buf_idx(), word.len());
-            if handle.valid_buf(word) == 0 || u32::from(len) > bufs.buf_size() {
+            // The `ptr` of an indirect slot is an address: it says nothing of an offset.
+            let exact = word.flags() & NS_INDIRECT != 0;
+            let ofs = if exact { 0 } else { kring.offsets.of(slot.ptr()) };
+            if handle.valid_buf(word) == 0 || u32::from(len) > bufs.buf_size() - ofs {
                 (idx, len) = (0, 0);
             } else if word.flags() & NS_INDIRECT != 0 && len > 0 && !self.in_broker() {
                 // The payload is brought into the slot's own buffer: from there on it is a frame like others.
@@ -173,6 +185,10 @@ impl ValeTx {
             }
             word = SlotWord::new(idx, len, word.flags());
             scratch.words.push(word);
+            if kring.offsets.is_on() || exact {
+                scratch.starts.resize(scratch.words.len() - 1, Start::default());
+                scratch.starts.push(Start { ofs, exact });
+            }
             at = forward(n, at, 1);
         }
         if end == kring.rhead {
@@ -182,6 +198,7 @@ impl ValeTx {
         let complete = scratch.words.iter().rposition(|w| w.flags() & NS_MOREFRAG == 0).map_or(0, |i| i + 1);
         if complete > 0 {
             scratch.words.truncate(complete);
+            scratch.starts.truncate(complete);
         }
         forward(n, kring.hwcur, scratch.words.len() as u32)
     }
@@ -190,6 +207,7 @@ impl ValeTx {
     fn sort(&self, scratch: &mut Scratch, kring: &Kring<'_>, tally: &mut Tally, drops: &mut Vec<Drop>) {
         let seat = self.seat();
         let hdr_len = seat.page.hdr_lens[usize::from(seat.index)].load(Relaxed) as u16;
+        scratch.hdr_len = hdr_len;
         let mut learner = Learner::new(seat);
         let cut = kring.rhead != forward(kring.handle.num_slots(), kring.hwcur, scratch.words.len() as u32);
         let mut first = 0;
@@ -205,7 +223,9 @@ impl ValeTx {
             } else if slots > NETMAP_MAX_FRAGS {
                 Some(Target::Drop(Drop::TooManySlots))
             } else {
-                Some(match self.ethernet(packet, hdr_len, kring) {
+                let starts = scratch.starts.get(first..).unwrap_or_default();
+                let parts = Parts { bufs: &kring.handle.ring.bufs, words: packet, starts };
+                Some(match ethernet(parts, hdr_len, kring) {
                     Ok((w0, w1)) => {
                         learner.see(w0, w1, packet[0].flags());
                         self.target_of(w0 & MAC_MASK)
@@ -234,26 +254,6 @@ impl ValeTx {
         }
     }
 
-    /// The first 16 bytes of a packet's Ethernet header.
-    fn ethernet(&self, packet: &[SlotWord], hdr_len: u16, kring: &Kring<'_>) -> Result<(u64, u64), Drop> {
-        let bufs = &kring.handle.ring.bufs;
-        let first = packet[0];
-        if first.is_empty() && first.flags() & NS_INDIRECT != 0 {
-            return Err(Drop::Indirect);
-        }
-        if kring.handle.valid_buf(first) == 0 {
-            return Err(Drop::BadSlot);
-        }
-        let (word, ofs) =
-            if first.len() == hdr_len && packet.len() > 1 { (packet[1], 0) } else { (first, hdr_len) };
-        if word.len() < ofs.saturating_add(ETH_HEADER_BYTES) {
-            return Err(Drop::Short);
-        }
-        let payload = bufs.payload(word.buf_idx()).ok_or(Drop::BadSlot)?;
-        let ofs = usize::from(ofs);
-        payload.load_u64(ofs).zip(payload.load_u64(ofs + 8)).ok_or(Drop::Short)
-    }
-
     /// Delivers two lists, merged in the order of the packets, to one ring of one port.
     fn deliver(
         &mut self,
@@ -272,13 +272,13 @@ impl ValeTx {
         let mut yields = self.yields;
         let mut dropping = None;
         let mut open = match self.cached(port).ok_or(Closed::Drop(Drop::ReceiverGone)) {
-            Ok(peer) => match Open::lock(self.seat(), peer, ring, kring.me) {
+            Ok(peer) => match Open::lock_any(self.seat(), peer, ring, kring.me) {
                 Ok(open) => Some(open),
                 Err(Closed::Drop(reason)) => {
                     dropping = Some(reason);
                     None
                 }
-                Err(Closed::Need(_)) => {
+                Err(Closed::Need(_) | Closed::NotPlain) => {
                     dropping = Some(Drop::ReceiverGone);
                     None
                 }
@@ -288,6 +288,8 @@ impl ValeTx {
                 None
             }
         };
+        let vnet = self.conversion(scratch, port);
+        let mut headers = Vec::new();
         let at = kring.hwcur; // The own position moves when all lists are done.
         while a != NONE || b != NONE {
             let id = a.min(b); // NONE is the largest.
@@ -297,10 +299,25 @@ impl ValeTx {
             } else {
                 b = packet.next;
             }
-            let slots = u32::from(packet.slots);
+            let words = &scratch.words[usize::from(packet.first)..usize::from(packet.first + packet.slots)];
+            let starts = scratch.starts.get(usize::from(packet.first)..).unwrap_or_default();
+            let parts = Parts { bufs: &kring.handle.ring.bufs, words, starts };
+            let plan = match (&open, vnet) {
+                (Some(open), Some(vnet)) if dropping.is_none() => {
+                    match vnet::plan(vnet, parts, open.peer.bufs.buf_size(), &mut headers) {
+                        Ok(plan) => Some(plan),
+                        Err(reason) => {
+                            drop_packets(state, reason, 1);
+                            continue;
+                        }
+                    }
+                }
+                _ => None,
+            };
+            let slots = plan.as_ref().map_or(u32::from(packet.slots), Plan::slots);
             if let (Some(open), None) = (&mut open, dropping)
                 && open.space < slots
-                && !open.make_room_for(slots, kring, at, &mut tally, &mut yields)
+                && (slots >= open.n || !open.make_room_for(slots, kring, at, &mut tally, &mut yields))
             {
                 dropping = Some(Drop::ReceiverFull);
             }
@@ -308,18 +325,109 @@ impl ValeTx {
                 drop_packets(state, dropping.unwrap_or(Drop::ReceiverGone), 1);
                 continue;
             };
-            let words = &scratch.words[usize::from(packet.first)..usize::from(packet.first + packet.slots)];
+            if let Some(plan) = plan {
+                plan.write(parts, &mut headers, open);
+                // Each frame beyond the first is one more copy.
+                add(state, Stat::ExtraCopies, u64::from(plan.packets() - 1));
+                tally.delivered += plan.packets();
+                continue;
+            }
             if words.iter().any(|w| u32::from(w.len()) > open.peer.bufs.buf_size()) {
                 drop_packets(state, Drop::BadSlot, 1);
                 continue;
             }
-            copy_packet(kring, open, words);
+            if !kring.offsets.is_on() && !open.offsets.is_on() {
+                copy_packet(kring, open, words);
+            } else {
+                copy_placed(parts, open);
+            }
             tally.delivered += 1;
         }
         if let Some(open) = open {
             open.finish(kring, at, &mut tally);
         }
         self.yields = yields;
+    }
+}
+
+/// As `copy_packet`, for a sender or a receiver whose packets do not begin at the start of their buffers. A slot that does not
+/// fit behind the receiver's offset is delivered empty. Source: semantics.md 14.
+fn copy_placed(parts: Parts<'_>, open: &mut Open<'_>) {
+    let count = (parts.words.len() as u32) << 8;
+    let (peer, shared, offsets) = (open.peer, &open.ring.shared, open.offsets);
+    for i in 0..parts.words.len() {
+        let tail = open.tail as usize;
+        let (Some(d), Some(m)) = (shared.desc.get(tail), shared.mirror.get(tail)) else { return };
+        let (Some(told), Some(placed)) = (shared.records.get(2 * tail), shared.known.get(2 * tail)) else {
+            return;
+        };
+        let more = if i + 1 < parts.words.len() { u32::from(NS_MOREFRAG) } else { 0 };
+        let start = parts.start(i);
+        let own = offsets.of(told.load(Relaxed));
+        // Where the receiver cannot say where its packet begins, it begins at the start.
+        let ofs = if start.exact || !offsets.is_on() { own } else { aligned(start.ofs, own) };
+        let to = peer.bufs.payload(m.load(Relaxed)).map(|p| p.slice(ofs as usize, usize::MAX));
+        let from = parts.get(i);
+        let copied = match (from, to) {
+            (Some(from), Some(to)) if from.len() <= to.len() && u64::from(ofs) & !offsets.mask == 0 => {
+                to.copy_payload(&from)
+            }
+            _ => 0,
+        };
+        placed.store(ofs.into(), Relaxed);
+        d.store(copied as u32 | (count | more) << 16, Relaxed);
+        open.push();
+    }
+}
+
+/// The first 16 bytes of a packet's Ethernet header.
+fn ethernet(packet: Parts<'_>, hdr_len: u16, kring: &Kring<'_>) -> Result<(u64, u64), Drop> {
+    let first = packet.words[0];
+    if first.is_empty() && first.flags() & NS_INDIRECT != 0 {
+        return Err(Drop::Indirect);
+    }
+    if kring.handle.valid_buf(first) == 0 {
+        return Err(Drop::BadSlot);
+    }
+    let (i, ofs) = if first.len() == hdr_len && packet.words.len() > 1 { (1, 0) } else { (0, hdr_len) };
+    let word = packet.words[i];
+    if word.len() < ofs.saturating_add(ETH_HEADER_BYTES) {
+        return Err(Drop::Short);
+    }
+    let payload = packet.bufs.payload(word.buf_idx()).ok_or(Drop::BadSlot)?;
+    let ofs = usize::from(ofs) + packet.start(i).ofs as usize;
+    // The last two are not there if the frame ends with its header at the end of the buffer.
+    let mut header = [0; 16];
+    payload.slice(ofs, 16).copy_to(&mut header);
+    let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|k| header[at + k]));
+    Ok((word(0), word(8)))
+}
+
+/// The port was detached from its switch: everything is taken, and nothing sent. Source: semantics.md 16, 18.
+#[cold]
+pub(super) fn drop_unattached(kring: &mut Kring<'_>) {
+    let (handle, n) = (kring.handle, kring.handle.num_slots());
+    let mut tally = Tally::default();
+    let (mut at, mut open) = (kring.hwcur, false);
+    while at != kring.rhead {
+        let word = handle.ring.slots.get(at as usize).map(Slot::load).unwrap_or_default();
+        open = word.flags() & NS_MOREFRAG != 0;
+        tally.packets += u32::from(!open);
+        tally.bytes += u32::from(word.len());
+        at = forward(n, at, 1);
+    }
+    tally.packets += u32::from(open);
+    drop_packets(&handle.shared.state, Drop::NoReceiver, tally.packets.into());
+    commit_only(kring, at, &mut tally);
+}
+
+impl ValeTx {
+    /// What is to be done to packets for `port`, if its virtio-net header has another length than ours.
+    fn conversion(&self, scratch: &Scratch, port: u8) -> Option<Vnet> {
+        let (page, i) = (&self.seat().page, usize::from(port));
+        let theirs = page.hdr_lens[i].load(Relaxed) as u16;
+        let vnet = Vnet { own: scratch.hdr_len, theirs, mfs: page.mfs[i].load(Relaxed) };
+        (vnet.own != theirs).then_some(vnet)
     }
 }
 

@@ -19,6 +19,8 @@ mod forward;
 mod lists;
 pub mod mac_table;
 mod receive;
+mod sum;
+mod vnet;
 
 pub use forward::ValeTx;
 pub use lists::{repair_receiver, repair_sender};
@@ -113,11 +115,22 @@ pub struct Seat {
     pub generation: u32,
 }
 
+/// Bytes of the longest frame that a port takes of a segmented packet, unless it takes virtio-net headers. Source: semantics.md 17.
+pub const DEFAULT_MFS_BYTES: u32 = 1514;
+
+/// A port's frames begin with a virtio-net header of `hdr_len` bytes from now on, and packets that are segmented for it are
+/// cut at `mfs` bytes. Only the keeper of the registry calls this.
+pub fn set_header(page: &SwitchPage, index: u8, hdr_len: u32, mfs: u32) {
+    let i = usize::from(index);
+    page.mfs[i].store(mfs, Relaxed);
+    page.hdr_lens[i].store(hdr_len, Relaxed);
+}
+
 /// A port comes to the switch. Only the keeper of the registry calls this.
 pub fn seat_port(page: &SwitchPage, index: u8, generation: u32) {
     let i = usize::from(index);
     mac_table::forget(page, index);
-    page.hdr_lens[i].store(0, Relaxed);
+    set_header(page, index, 0, DEFAULT_MFS_BYTES);
     page.generations[i].store(generation, Release);
     page.present[i / 64].fetch_or(1 << (i % 64), Release);
     page.epoch.fetch_add(1, Release);

@@ -1,7 +1,7 @@
 //! rxsync of a switch port: what the senders left becomes slots.
 
 use crate::adapter::{RingDriver, SyncError, SyncFlags};
-use crate::kring::{Kring, RingHandle, distance};
+use crate::kring::{Kring, RingHandle, distance, next};
 use crate::stats::{Stat, add};
 use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG};
 use ringway_os::bytes::prefetch_read;
@@ -16,8 +16,8 @@ const DESC_PER_LINE: usize = 16;
 #[derive(Debug)]
 pub struct ValeRx;
 
-impl RingDriver for ValeRx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+impl ValeRx {
+    fn receive(kring: &mut Kring<'_>) -> Result<(), SyncError> {
         let n = kring.handle.num_slots();
         let shared = &kring.handle.shared;
         let slots = &kring.handle.ring.slots[..];
@@ -80,6 +80,18 @@ impl RingDriver for ValeRx {
         state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
         Ok(())
     }
+}
+
+impl RingDriver for ValeRx {
+    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+        if !kring.offsets.is_on() {
+            return Self::receive(kring);
+        }
+        tell_offsets(kring);
+        Self::receive(kring)?;
+        take_offsets(kring);
+        Ok(())
+    }
 
     fn moved_since(&self, handle: &RingHandle, wanted: u32) -> bool {
         let state = &*handle.shared.state;
@@ -90,6 +102,32 @@ impl RingDriver for ValeRx {
 
     fn peer_cpu(&self, handle: &RingHandle) -> u32 {
         handle.shared.state.producer.cpu.load(Relaxed)
+    }
+}
+
+/// Tells senders where the packets of released slots are to begin: before the slots are made known.
+fn tell_offsets(kring: &Kring<'_>) {
+    let (handle, n) = (kring.handle, kring.handle.num_slots());
+    let mut at = kring.hwcur;
+    while at != kring.rhead {
+        let k = at as usize;
+        if let (Some(slot), Some(told)) = (handle.ring.slots.get(k), handle.shared.records.get(2 * k)) {
+            told.store(kring.offsets.of(slot.ptr()).into(), Relaxed);
+        }
+        at = next(n, at);
+    }
+}
+
+/// Writes into the slots received where their packets begin: before the client sees them.
+fn take_offsets(kring: &Kring<'_>) {
+    let (handle, n) = (kring.handle, kring.handle.num_slots());
+    let mut at = kring.rtail;
+    while at != kring.hwtail {
+        let k = at as usize;
+        if let (Some(slot), Some(placed)) = (handle.ring.slots.get(k), handle.shared.known.get(2 * k)) {
+            slot.set_ptr(kring.offsets.put(slot.ptr(), placed.load(Relaxed) as u32));
+        }
+        at = next(n, at);
     }
 }
 

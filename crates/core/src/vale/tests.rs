@@ -15,6 +15,7 @@ mod learning;
 mod model;
 mod slots;
 mod threads;
+mod vnet;
 
 const BUF_SIZE: u32 = 256;
 const BROADCAST: u8 = 0xff;

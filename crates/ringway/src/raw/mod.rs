@@ -42,6 +42,7 @@ mod poll;
 
 pub use crate::bound::Bound;
 pub use poll::{POLLERR, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, Sleeper};
+pub use ringway_core::control::ReqOption;
 
 /// A new descriptor, bound to nothing: a connection to the broker of this machine, which is started if none runs. Close-on-exec; that is for the
 /// caller to change.
@@ -97,7 +98,21 @@ pub fn register(
     req: &nmreq_register,
     mode: NicMode,
 ) -> Result<(nmreq_register, Bound), OpenError> {
-    let (session, mut grant, out) = Session::register(broker(fd)?, name, req, mode)?;
+    register_with(fd, name, req, mode, &mut [])
+}
+
+/// As [`register`], with options, which have their statuses afterwards, also if the request is refused.
+///
+/// # Errors
+/// As [`register`]; EOPNOTSUPP if an option is not served.
+pub fn register_with(
+    fd: BorrowedFd<'_>,
+    name: &str,
+    req: &nmreq_register,
+    mode: NicMode,
+    options: &mut [ReqOption],
+) -> Result<(nmreq_register, Bound), OpenError> {
+    let (session, mut grant, out) = Session::register(broker(fd)?, name, req, mode, options)?;
     one_map(&mut grant.region);
     Ok((out, Bound::new(Box::new(session), grant)?))
 }

@@ -169,23 +169,6 @@ fn s17_the_same_header_on_both_ends_travels_as_it_is() {
 }
 
 #[test]
-fn another_header_length_is_a_counted_drop_of_that_copy() {
-    for (own, other) in [(0, 10), (0, 12), (10, 0), (12, 10)] {
-        let mut m = members::<3>(64);
-        introduce(&mut m);
-        m[0].set_hdr_len(own);
-        m[2].set_hdr_len(own);
-        m[1].set_hdr_len(other);
-        let f = |dst| [vec![0; own as usize], frame(dst, 0, 1)].concat();
-        m[0].send(&f(BROADCAST));
-        m[0].send(&f(1));
-        assert_eq!((m[1].receive(0).len(), m[2].receive(0).len()), (0, 1));
-        assert_eq!(drops(&m[0]).dropped(Drop::HeaderMismatch), 2);
-        check(&m);
-    }
-}
-
-#[test]
 fn s6_indirect_payloads_are_fetched_or_dropped() {
     let mut m = members::<3>(64);
     introduce(&mut m);

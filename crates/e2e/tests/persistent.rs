@@ -1,0 +1,157 @@
+//! Persistent switch ports through the broker: interfaces that the system shows, and the broker's life.
+#![allow(missing_docs)]
+
+use ringway::{Broker, Errno, Interest, OpenError, Port};
+use ringway_abi::{
+    NETMAP_API, NETMAP_REQ_VALE_ATTACH, NETMAP_REQ_VALE_DELIF, NETMAP_REQ_VALE_DETACH, NETMAP_REQ_VALE_LIST,
+    NETMAP_REQ_VALE_NEWIF, c_name, c_name_field, nmreq_header, nmreq_vale_attach, nmreq_vale_detach,
+    nmreq_vale_list, nmreq_vale_newif,
+};
+use ringway_e2e::ns::Ns;
+use ringway_e2e::{TempDir, TestBroker, programs, root_or_skip};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use zerocopy::IntoBytes;
+
+/// From now on this process finds the broker there; one test at a time.
+fn use_socket(socket: &Path) -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: no other thread of this process reads or writes the environment: tests take turns, and helpers are joined.
+    unsafe { std::env::set_var("RINGWAY_SOCKET", socket) };
+    guard
+}
+
+fn ask(broker: &Broker, nr_reqtype: u16, name: &str, body: &mut [u8]) -> Result<String, Errno> {
+    let nr_name = c_name_field(name).expect("a short name");
+    let mut header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
+    match broker.control(&mut header, body) {
+        Ok(()) => Ok(String::from_utf8_lossy(c_name(&header.nr_name)).into_owned()),
+        Err(OpenError::Refused { errno, .. }) => Err(errno),
+        Err(e) => panic!("{name}: {e}"),
+    }
+}
+
+fn newif(broker: &Broker, name: &str) -> Result<nmreq_vale_newif, Errno> {
+    let mut body = nmreq_vale_newif::default();
+    ask(broker, NETMAP_REQ_VALE_NEWIF, name, body.as_mut_bytes()).map(|_| body)
+}
+
+fn delif(broker: &Broker, name: &str) -> Result<(), Errno> {
+    ask(broker, NETMAP_REQ_VALE_DELIF, name, &mut []).map(drop)
+}
+
+fn attach(broker: &Broker, name: &str) -> Result<u32, Errno> {
+    let mut body = nmreq_vale_attach::default();
+    ask(broker, NETMAP_REQ_VALE_ATTACH, name, body.as_mut_bytes()).map(|_| body.port_index)
+}
+
+fn detach(broker: &Broker, name: &str) -> Result<u32, Errno> {
+    let mut body = nmreq_vale_detach::default();
+    ask(broker, NETMAP_REQ_VALE_DETACH, name, body.as_mut_bytes()).map(|_| body.port_index)
+}
+
+#[test]
+fn the_system_shows_the_interface_and_it_goes_with_the_port_or_the_broker() {
+    const TEST: &str = "the_system_shows_the_interface_and_it_goes_with_the_port_or_the_broker";
+    if !root_or_skip(TEST) || !Path::new("/dev/net/tun").exists() {
+        println!("SKIP {TEST}: needs /dev/net/tun");
+        return;
+    }
+    let Some(ns) = Ns::new(TEST) else { return };
+    let mut test_broker = TestBroker::start("");
+    let _turn = use_socket(&test_broker.socket());
+    let shown = || ns.try_sh("ip link show v0").1;
+    ns.run(|| {
+        let broker = Broker::connect().unwrap();
+        assert_eq!(newif(&broker, "v0").unwrap().nr_tx_slots, 1024);
+        assert!(shown().contains("v0:"), "{}", shown());
+        assert_eq!(newif(&broker, "v0"), Err(Errno::EEXIST));
+        // Up and down; its MTU counts.
+        ns.sh("ip link set v0 up");
+        ns.sh("ip link set v0 mtu 9000");
+        assert!(shown().contains("UP"));
+        let refused = Port::open("netmap:v0").unwrap_err();
+        assert!(matches!(refused, OpenError::Refused { errno: Errno::EINVAL, .. }), "{refused}");
+        ns.sh("ip link set v0 mtu 1500");
+        // It is the switch port that opens, not the interface; by its new name, too.
+        assert_eq!(Port::open("netmap:v0").unwrap().nic_path(), None);
+        ns.sh("ip link set v0 down; ip link set v0 name w0; ip link set w0 up");
+        assert_eq!(Port::open("netmap:w0").unwrap().name(), "v0");
+        ns.sh("ip link set w0 down; ip link set w0 name v0");
+
+        let listed = || {
+            let port = &test_broker.json(&["ports", "--interval", "0"])[0];
+            (port["name"].as_str().unwrap().to_owned(), port["kind"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(listed(), ("v0".into(), "persistent".into()));
+        assert_eq!(attach(&broker, "vale1:v0"), Ok(0));
+        assert_eq!(listed(), ("vale1:v0".into(), "persistent".into()));
+        let mut at = nmreq_vale_list::default();
+        assert_eq!(ask(&broker, NETMAP_REQ_VALE_LIST, "", at.as_mut_bytes()), Ok("vale1:v0".into()));
+        let (mut v, mut a) = (Port::open("netmap:v0").unwrap(), Port::open("vale1:a").unwrap());
+        for (from, to) in [(0, 1), (1, 0)] {
+            let ports = [&mut v, &mut a];
+            ports[from].tx(0).fill(1, |slot| {
+                slot.payload().copy_from(&[0xff; 60]);
+                slot.set(60, 0);
+                true
+            });
+            ports[from].txsync().unwrap();
+            assert!(ports[to].wait(Interest::RX, Some(Duration::from_secs(1))).unwrap().rx);
+            assert_eq!(ports[to].rx(0).drain(9, |slot| slot.len() == 60), 1);
+        }
+        assert_eq!(detach(&broker, "vale1:v0"), Ok(0), "while it is open");
+        assert_eq!(delif(&broker, "v0"), Err(Errno::EBUSY));
+        drop((v, a));
+        assert_eq!(delif(&broker, "v0"), Ok(()));
+        assert!(!shown().contains("v0:"), "{}", shown());
+        assert_eq!(delif(&broker, "v0"), Err(Errno::ENXIO));
+
+        newif(&broker, "v0").unwrap();
+        assert!(shown().contains("v0:"));
+    });
+    test_broker.kill();
+    // The kernel closes the files of a dead process before it can be waited for.
+    assert!(!shown().contains("v0:"), "{}", shown());
+}
+
+/// A process that does not outlive the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_broker_does_not_end_while_it_keeps_a_persistent_port() {
+    let dir = TempDir::new();
+    let socket = dir.path().join("sock");
+    let _turn = use_socket(&socket);
+    let Some(ns) = Ns::new("a_broker_does_not_end_while_it_keeps_a_persistent_port") else { return };
+    let child = Command::new(programs().join("ringway"))
+        .args(["broker", "run", "--socket"])
+        .arg(&socket)
+        .env("XDG_CONFIG_HOME", dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the broker starts");
+    let mut child = Killed(child);
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().expect("piped")).read_line(&mut line).expect("the broker speaks");
+    ns.run(|| newif(&Broker::connect().unwrap(), "v2")).unwrap();
+    // Longer than a broker that nobody uses lives.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(child.0.try_wait().unwrap().is_none(), "it ended, and took the port along");
+    ns.run(|| delif(&Broker::connect().unwrap(), "v2")).unwrap();
+    let since = Instant::now();
+    assert!(child.0.wait().unwrap().success());
+    assert!(since.elapsed() < Duration::from_secs(20));
+}
