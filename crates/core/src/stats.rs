@@ -101,6 +101,13 @@ pub fn add(state: &RingState, stat: Stat, n: u64) {
     state.counters[stat as usize].add(n);
 }
 
+/// The low half of a counter: what a journal notes of it.
+#[inline]
+#[must_use]
+pub fn low(state: &RingState, stat: Stat) -> u32 {
+    state.counters[stat as usize].get() as u32
+}
+
 /// Counts dropped packets. Only the holder of the ring's sync lock may.
 #[inline]
 pub fn drop_packets(state: &RingState, reason: Drop, n: u64) {

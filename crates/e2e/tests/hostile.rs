@@ -101,7 +101,7 @@ fn nonsense_is_refused_and_costs_others_nothing() {
                 message[at] ^= 1 << (random.next() % 8);
             }
             // All kinds but STOP, which we may ask for.
-            _ => message[6] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 100][(random.next() % 10) as usize],
+            _ => message[6] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10][(random.next() % 10) as usize],
         }
         if message.is_empty() {
             continue;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::layout::RingShared;
 use ringway_abi::*;
 
 const ME: Asker = Asker { uid: 1000 };

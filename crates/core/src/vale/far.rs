@@ -7,7 +7,7 @@
 use super::forward::CHUNK_SLOTS;
 use super::{FarRing, Peer, Seat};
 use crate::kring::{Kring, distance, forward};
-use crate::stats::{Drop, Stat, add, drop_packets};
+use crate::stats::{Drop, Stat, add, drop_packets, low};
 use ringway_os::state::RingState;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
@@ -199,9 +199,9 @@ impl<'p> Open<'p> {
         journal.far.store(u32::from(self.peer.index) | u32::from(self.ring_index) << 8, Relaxed);
         journal.far_tail.store(self.tail, Relaxed);
         journal.position.store(at, Relaxed);
-        journal.packets.store(tally.packets, Relaxed);
-        journal.bytes.store(tally.bytes, Relaxed);
-        journal.delivered.store(tally.delivered, Relaxed);
+        journal.packets.store(low(state, Stat::Packets).wrapping_add(tally.packets), Relaxed);
+        journal.bytes.store(low(state, Stat::Bytes).wrapping_add(tally.bytes), Relaxed);
+        journal.delivered.store(low(state, Stat::Delivered).wrapping_add(tally.delivered), Relaxed);
         journal.generation.store(self.peer.generation, std::sync::atomic::Ordering::Release);
 
         let arrived = self.ring.shared.state.producer.hwtail.publish_from(self.start, self.tail);

@@ -21,7 +21,6 @@ pub mod mac_table;
 mod receive;
 
 pub use forward::ValeTx;
-pub use lists::{repair_receiver, repair_sender};
 pub use receive::ValeRx;
 
 /// A receive ring of another port, as its senders see it.

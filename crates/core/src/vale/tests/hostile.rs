@@ -1,6 +1,7 @@
 //! Bad slots, hostile members, the dead.
 
 use super::*;
+use crate::repair::repair_receiver;
 
 #[test]
 fn a_port_whose_memory_cannot_be_had_costs_its_own_packets_only() {
@@ -124,43 +125,4 @@ fn a_receiver_whose_lock_nobody_gives_back_costs_counted_drops() {
     m[0].send(&frame(1, 0, 3));
     assert_eq!(received(&mut m)[1], [3]);
     check(&m);
-}
-
-#[test]
-fn a_sync_that_died_is_finished_if_its_publishing_arrived_and_forgotten_if_not() {
-    for arrived in [false, true] {
-        let mut m = members::<2>(16);
-        introduce(&mut m);
-        let (tx, rx) = (&m[0].port.tx[0], &m[1].port.rx[0]);
-        let before = tx.counters();
-        tx.put(&frame(1, 0, 1), 0);
-        // As far as the journal; then, or not, the exchange.
-        let (state, far) = (&tx.handle.shared.state, &rx.handle.shared.state);
-        let start = far.producer.hwtail.load();
-        let mirror = rx.handle.shared.mirror[start as usize].load(Relaxed);
-        rx.handle.ring.bufs.payload(mirror).unwrap().copy_from(&frame(1, 0, 1));
-        rx.handle.shared.desc[start as usize].store(18 | 0x0100_0000, Relaxed);
-        for (word, v) in [
-            (&state.journal.far_tail, start + 1),
-            (&state.journal.position, tx.head()),
-            (&state.journal.packets, 1),
-            (&state.journal.bytes, 18),
-            (&state.journal.delivered, 1),
-            (&state.journal.generation, m[1].generation),
-        ] {
-            word.store(v, Relaxed);
-        }
-        if arrived {
-            assert!(far.producer.hwtail.publish_from(start, start + 1));
-        }
-        repair_sender(state, 16, Some(far));
-        repair_receiver(far, 16);
-        let after = m[0].port.tx[0].counters();
-        assert_eq!(after.packets - before.packets, u64::from(arrived));
-        m[0].port.tx[0].set(m[0].port.tx[0].head(), m[0].port.tx[0].head());
-        m[0].txsync(0);
-        m[0].send(&frame(1, 0, 2));
-        assert_eq!(numbers(&m[1].receive(0)), [1, 2], "once, either way");
-        check(&m);
-    }
 }
