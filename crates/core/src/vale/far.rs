@@ -14,10 +14,20 @@ use std::time::Duration;
 
 /// Times a sender gives way to a full receiver, in one sync.
 const FULL_YIELDS: u32 = 3;
-/// How long a sender waits for another that holds the receiver: yields first, then naps.
+/// How long a sender waits for others that hold receivers, in one sync: yields first, then naps. With the timer slack that
+/// processes have unless they change it, a nap takes twice as long: about a millisecond in all.
 const LOCK_YIELDS: u32 = 8;
-const LOCK_NAPS: u32 = 20;
+const LOCK_NAPS: u32 = 10;
 const LOCK_NAP: Duration = Duration::from_micros(50);
+
+/// What one sync has waited for others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waited {
+    /// Times it gave way to full receivers.
+    yields: u32,
+    /// Naps behind other senders.
+    naps: u32,
+}
 
 /// Counts of one sync, committed at each publishing.
 #[derive(Debug, Default)]
@@ -66,12 +76,18 @@ fn count(state: &RingState, tally: &mut Tally) {
 }
 
 impl<'p> Open<'p> {
-    /// Locks ring `ring` of `peer` for attachment `me`, waiting for another sender at most about a millisecond.
-    pub fn lock(seat: &Seat, peer: &'p Peer, ring: u16, me: u32) -> Result<Self, Closed> {
+    /// Locks ring `ring` of `peer` for attachment `me`, waiting for other senders at most about a millisecond in one sync.
+    pub fn lock(
+        seat: &Seat,
+        peer: &'p Peer,
+        ring: u16,
+        me: u32,
+        waited: &mut Waited,
+    ) -> Result<Self, Closed> {
         let far = peer.rings.get(usize::from(ring)).ok_or(Closed::Drop(Drop::ReceiverGone))?;
         let line = &far.senders.senders;
         if line.lock.try_lock(me).is_err() {
-            wait_for_lock(far, me)?;
+            wait_for_lock(far, me, waited)?;
         }
         let n = far.shared.num_slots;
         let (tail, head) = (line.tail.load(Relaxed), line.head.load(Relaxed));
@@ -135,8 +151,14 @@ impl<'p> Open<'p> {
 
     /// The ring is full: tells the receiver what is there, and gives way a few times. True if there is room now.
     #[cold]
-    pub fn make_room(&mut self, kring: &mut Kring<'_>, at: u32, tally: &mut Tally, yields: &mut u32) -> bool {
-        self.make_room_for(1, kring, at, tally, yields)
+    pub fn make_room(
+        &mut self,
+        kring: &mut Kring<'_>,
+        at: u32,
+        tally: &mut Tally,
+        waited: &mut Waited,
+    ) -> bool {
+        self.make_room_for(1, kring, at, tally, waited)
     }
 
     /// As `make_room`, for `slots` slots.
@@ -147,7 +169,7 @@ impl<'p> Open<'p> {
         kring: &mut Kring<'_>,
         at: u32,
         tally: &mut Tally,
-        yields: &mut u32,
+        waited: &mut Waited,
     ) -> bool {
         if !self.locked {
             return false;
@@ -160,13 +182,13 @@ impl<'p> Open<'p> {
         if line.stalled_at.load(Relaxed) == self.head + 1 {
             return false;
         }
-        while *yields < FULL_YIELDS {
-            *yields += 1;
+        while waited.yields < FULL_YIELDS {
+            waited.yields += 1;
             self.publish(kring, at, tally);
             self.locked = false;
             line.lock.unlock(kring.me);
             ringway_os::sys::yield_now();
-            if line.lock.try_lock(kring.me).is_err() && wait_for_lock(self.ring, kring.me).is_err() {
+            if line.lock.try_lock(kring.me).is_err() && wait_for_lock(self.ring, kring.me, waited).is_err() {
                 self.space = 0;
                 return false;
             }
@@ -242,9 +264,9 @@ impl<'p> Open<'p> {
 }
 
 /// Another sender holds the receiver's ring: yields, then naps (the holder, or the broker that must break a dead one's lock, may need
-/// this processor), for about a millisecond.
+/// this processor), as long as this sync may.
 #[cold]
-fn wait_for_lock(far: &FarRing, me: u32) -> Result<(), Closed> {
+fn wait_for_lock(far: &FarRing, me: u32, waited: &mut Waited) -> Result<(), Closed> {
     let lock = &far.senders.senders.lock;
     for _ in 0..LOCK_YIELDS {
         ringway_os::sys::yield_now();
@@ -252,7 +274,8 @@ fn wait_for_lock(far: &FarRing, me: u32) -> Result<(), Closed> {
             return Ok(());
         }
     }
-    for _ in 0..LOCK_NAPS {
+    while waited.naps < LOCK_NAPS {
+        waited.naps += 1;
         ringway_os::sys::sleep(LOCK_NAP);
         if lock.try_lock(me).is_ok() {
             return Ok(());

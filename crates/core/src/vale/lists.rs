@@ -269,10 +269,10 @@ impl ValeTx {
         }
         let state = &*kring.handle.shared.state;
         let mut tally = Tally::default();
-        let mut yields = self.yields;
+        let mut waited = self.waited;
         let mut dropping = None;
         let mut open = match self.cached(port).ok_or(Closed::Drop(Drop::ReceiverGone)) {
-            Ok(peer) => match Open::lock(self.seat(), peer, ring, kring.me) {
+            Ok(peer) => match Open::lock(self.seat(), peer, ring, kring.me, &mut waited) {
                 Ok(open) => Some(open),
                 Err(Closed::Drop(reason)) => {
                     dropping = Some(reason);
@@ -300,7 +300,7 @@ impl ValeTx {
             let slots = u32::from(packet.slots);
             if let (Some(open), None) = (&mut open, dropping)
                 && open.space < slots
-                && !open.make_room_for(slots, kring, at, &mut tally, &mut yields)
+                && !open.make_room_for(slots, kring, at, &mut tally, &mut waited)
             {
                 dropping = Some(Drop::ReceiverFull);
             }
@@ -319,7 +319,7 @@ impl ValeTx {
         if let Some(open) = open {
             open.finish(kring, at, &mut tally);
         }
-        self.yields = yields;
+        self.waited = waited;
     }
 }
 

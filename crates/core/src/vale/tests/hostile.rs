@@ -126,3 +126,26 @@ fn a_receiver_whose_lock_nobody_gives_back_costs_counted_drops() {
     assert_eq!(received(&mut m)[1], [3]);
     check(&m);
 }
+
+/// Four chunks, two destinations, both behind somebody who stands still: one wait, not eight.
+#[test]
+fn a_sync_waits_once_for_those_who_stand_still() {
+    let mut m = members::<3>(1024);
+    introduce(&mut m);
+    for to in [1, 2] {
+        m[to].port.rx[0].handle.shared.state.senders.lock.try_lock(7).unwrap();
+    }
+    let wait = |m: &mut [Member; 3], packets: u32| {
+        for i in 0..packets {
+            assert!(m[0].port.tx[0].put(&frame(1 + (i % 2) as u8, 0, i), 0));
+        }
+        let began = std::time::Instant::now();
+        m[0].txsync(0);
+        began.elapsed()
+    };
+    // The shortest of some: others run on this machine.
+    let one = (0..10).map(|_| wait(&mut m, 1)).min().unwrap();
+    let many = (0..10).map(|_| wait(&mut m, 1000)).min().unwrap();
+    assert_eq!(drops(&m[0]).dropped(Drop::ReceiverBusy), 10 + 10_000);
+    assert!(one >= Duration::from_micros(500) && many < 3 * one, "one packet {one:?}, a thousand {many:?}");
+}
