@@ -4,8 +4,11 @@
 //! The tests run one after the other: times are measured.
 #![allow(missing_docs)]
 
-use ringway_e2e::{Peer, TestBroker};
+use ringway_e2e::ns::Pair;
+use ringway_e2e::{Peer, TestBroker, root_or_skip};
+use ringway_os::link::Link;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -360,4 +363,144 @@ fn a_sender_stopped_inside_the_lock_costs_a_bounded_wait_and_counted_drops() {
     // The stopped one lost nothing by it.
     assert_eq!(drops("vale0:v", "interrupted"), 0);
     assert_eq!(locks_broken(&broker), 0);
+}
+
+/// What a process has of Ringway: names of memfds that it has open or mapped, and sockets that it has mapped (kernel rings).
+fn belongings(pid: u32) -> (Vec<String>, BTreeSet<String>) {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it lives");
+    let named = |what: &str| -> Vec<String> {
+        let names = maps.lines().filter_map(|l| l.split_whitespace().nth(5));
+        names.filter(|n| n.starts_with(what)).map(str::to_owned).collect()
+    };
+    let mut memfds = named("/memfd:ringway");
+    memfds.extend(open_files(pid).into_iter().filter(|f| f.starts_with("/memfd:ringway")));
+    (memfds, named("socket:").into_iter().collect())
+}
+
+fn open_files(pid: u32) -> Vec<String> {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    // One that was closed meanwhile is none.
+    let links = fds.filter_map(|e| std::fs::read_link(e.ok()?.path()).ok());
+    links.map(|l| l.to_string_lossy().into_owned()).collect()
+}
+
+/// Processes that know this broker's folder.
+fn processes_of(broker: &TestBroker) -> BTreeSet<u32> {
+    let dir = broker.dir.path().to_string_lossy().into_owned();
+    let all = std::fs::read_dir("/proc").expect("proc").filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid: &u32| {
+        let of = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        [of("cmdline"), of("environ")].iter().any(|text| String::from_utf8_lossy(text).contains(&dir))
+    })
+    .collect()
+}
+
+/// How the interface is set up: what `ip` shows, then what the device says of itself.
+fn settings(pair: &Pair) -> [String; 2] {
+    let device = pair.a.run(|| format!("{:?}", Link::by_name("va").expect("the interface")));
+    let tool = pair.a.sh("if command -v ethtool >/dev/null; then ethtool -k va; ethtool -l va; fi");
+    [pair.a.sh("ip -d link show va"), device + &tool]
+}
+
+/// The broker is killed at any moment, sometimes together with a client. Who survives gets an error, lets go of devices when he
+/// enters the library, and of everything when he closes; the next broker serves all of them at once.
+#[test]
+fn a_killed_broker_leaves_no_process_no_memory_no_program_and_no_setting() {
+    const TEST: &str = "a_killed_broker_leaves_no_process_no_memory_no_program_and_no_setting";
+    let _guard = one_at_a_time();
+    // Without an interface the rest is tested all the same.
+    let pair = if root_or_skip(TEST) { Pair::new(TEST, 2) } else { None };
+    let mut broker = TestBroker::start("");
+    let how = ["64", "60", "100"];
+    let ports = [("vale0:a", "1", "2"), ("vale0:b", "2", "1"), ("netmap:x{1", "5", "6"), ("netmap:x}1", "6", "5")];
+    let nic = pair.iter().map(|_| ("netmap:va", "10", "11"));
+    let who: Vec<_> = ports.into_iter().chain(nic).collect();
+    let start = |broker: &TestBroker, i: usize| {
+        let (port, me, peers) = who[i];
+        let c = command(broker, &["duplex", port, me, peers, how[0], how[1], how[2]]);
+        let started = match &pair {
+            Some(pair) if port == "netmap:va" => pair.a.run(|| Peer::start(c)),
+            _ => Peer::start(c),
+        };
+        started.unwrap_or_else(|e| panic!("{port}: {e}"))
+    };
+    let before = pair.as_ref().map(settings);
+    let mut peers: Vec<Peer> = (0..who.len()).map(|i| start(&broker, i)).collect();
+    let mut random = Random(4);
+    let began = Instant::now();
+    let mut died_too = 0;
+    for kill in 0..KILLS_OF_BROKERS {
+        let when = format!("kill {kill}");
+        std::thread::sleep(Duration::from_micros(random.below(4000)));
+        let with = (random.below(4) == 0).then(|| random.below(who.len() as u64) as usize);
+        let devices: Vec<_> = peers.iter().map(|p| belongings(p.pid()).1).collect();
+        assert!(pair.is_none() || !devices[4].is_empty(), "{when}: the interface's rings are not mapped");
+        match with {
+            Some(i) if random.below(2) == 0 => {
+                peers[i].kill();
+                broker.kill();
+            }
+            Some(i) => {
+                broker.kill();
+                peers[i].kill();
+            }
+            None => broker.kill(),
+        }
+        died_too += usize::from(with.is_some());
+        for (i, peer) in peers.iter_mut().enumerate().filter(|(i, _)| with != Some(*i)) {
+            let said = peer.line_within(HANGS).unwrap_or_else(|| panic!("{when}: {} hangs", who[i].0));
+            assert!(said.starts_with("error:"), "{when}: {} said {said:?}", who[i].0);
+            // He has entered the library: devices are gone, the memory is his until he closes.
+            let (memory, sockets) = belongings(peer.pid());
+            assert!(!memory.is_empty() && sockets.is_empty(), "{when}: {} has {sockets:?}", who[i].0);
+            let open = open_files(peer.pid());
+            assert!(!open.iter().any(|f| devices[i].contains(f)), "{when}: {} keeps a socket", who[i].0);
+        }
+        if let (Some(pair), Some(before)) = (&pair, &before) {
+            // The kernel takes the program off a moment after its last owner is gone.
+            let deadline = Instant::now() + Duration::from_secs(1);
+            while settings(pair) != *before {
+                assert!(Instant::now() < deadline, "{when}: {:?} instead of {before:?}", settings(pair));
+            }
+        }
+        for (_, peer) in peers.iter_mut().enumerate().filter(|(i, _)| with != Some(*i)) {
+            peer.tell("drop");
+            assert_eq!(peer.line_within(HANGS).as_deref(), Some("dropped"), "{when}");
+            let (memory, sockets) = belongings(peer.pid());
+            assert!(memory.is_empty() && sockets.is_empty(), "{when}: {memory:?} {sockets:?}");
+        }
+        if kill % 20 == 19 {
+            let living = peers.iter().enumerate().filter(|(i, _)| with != Some(*i)).map(|(_, p)| p.pid());
+            assert_eq!(processes_of(&broker), living.collect(), "{when}: who is there");
+        }
+        broker.restart("");
+        for (i, peer) in peers.iter_mut().enumerate() {
+            if with == Some(i) {
+                *peer = start(&broker, i);
+                continue;
+            }
+            peer.tell("open");
+            let said = peer.line_within(HANGS).unwrap_or_else(|| panic!("{when}: {} hangs", who[i].0));
+            assert_eq!(said, "ready", "{when}: {} opens again", who[i].0);
+        }
+        // Traffic flows, with one owner for each buffer.
+        peers[0].tell("mark");
+        peers[0].tell("gap");
+        numbers(&mut peers[0], &when);
+        peers[2..4].iter().for_each(Peer::freeze);
+        for r in broker.audit()["regions"].as_array().expect("a list") {
+            assert_eq!((number(&r["twice"]), number(&r["bad"])), (0, 0), "{when}: {r}");
+            // Frames on their way through the kernel have no owner to be seen.
+            assert!(r["lost"] == 0 || r["mem_id"] == 1, "{when}: {r}");
+        }
+        peers[2..4].iter().for_each(Peer::thaw);
+    }
+    println!("{KILLS_OF_BROKERS} brokers killed in {:.1?}, {died_too} together with a client", began.elapsed());
+    drop(peers);
+    assert_eq!(broker.ports(), Value::Array(vec![]));
+    broker.kill();
+    assert_eq!(processes_of(&broker), BTreeSet::new());
+    if let (Some(pair), Some(before)) = (&pair, before) {
+        assert_eq!(settings(pair), before);
+    }
 }

@@ -67,8 +67,8 @@ impl Port {
             Fixed { port: NEXT_PORT.fetch_add(1, Relaxed), exclusive: grant.nr_flags & NR_EXCLUSIVE != 0 };
         let extras = Extras::take_over(&grant, &bufs, fixed.port);
         let me = backend.attachment().unwrap_or_default();
-        let link = Link::new(backend);
         let end = Endpoint::new(grant, me).map_err(|_| bad())?;
+        let link = Link::new(backend, end.holds().clone());
         let waiter = Waiter::new(&end, &link, me).map_err(|e| OpenError::Io {
             errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
             message: format!("cannot make an epoll for the port: {e}"),
