@@ -185,10 +185,10 @@ impl Counters {
         Drop::ALL.iter().position(|d| *d == reason).map_or(0, |i| self.drops[i])
     }
 
-    /// Packets dropped for whatever reason.
+    /// Packets dropped for whatever reason. Who owns the ring may have scribbled over its counters: the sum wraps.
     #[must_use]
     pub fn all_drops(&self) -> u64 {
-        self.drops.iter().sum()
+        self.drops.iter().fold(0, |sum, n| sum.wrapping_add(*n))
     }
 
     /// Reasons with their counts, without those that never happened.

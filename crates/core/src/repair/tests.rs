@@ -151,3 +151,25 @@ fn an_rxsync_that_died_after_releasing_does_not_release_again() {
     rx.sync();
     p.check_owners(&[]);
 }
+
+#[test]
+fn scribbled_counters_and_journals_are_repaired_without_a_panic() {
+    let mut rng = crate::sim::Rng::new(9);
+    let switch = SimSwitch::default();
+    let m = switch.attach(0, &geometry(), 2112);
+    let ring = &m.port.tx[0].handle.shared;
+    for _ in 0..2000 {
+        ring.state.counters.iter().for_each(|c| c.set(rng.next_u64()));
+        let j = &ring.state.journal;
+        for word in [&j.generation, &j.far_tail, &j.position, &j.packets, &j.bytes, &j.delivered] {
+            word.store(rng.next_u64() as u32 >> rng.below(32), Relaxed);
+        }
+        ring.state.owner.hwcur.set(rng.next_u64() as u32 >> rng.below(32));
+        for word in [&ring.state.sync.rhead, &ring.state.sync.rtail] {
+            word.store(rng.below(SLOTS + 2), Relaxed);
+        }
+        for kind in [SyncKind::SwitchTx, SyncKind::PipeTx, SyncKind::Rx] {
+            repair_sync(kind, ring, Some(&m.port.rx[0].handle.shared.state));
+        }
+    }
+}

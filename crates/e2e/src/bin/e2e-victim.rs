@@ -175,8 +175,11 @@ impl Duplex {
     }
 }
 
+/// The first TX ring of a port, what was granted, and what keeps it bound.
+type Mapped = (RingView, Grant, Conn);
+
 /// Two ports of one region, with the first TX ring of each through the memory that we map.
-fn bridge(mem_id: u16, names: [&str; 2]) -> Result<[(RingView, Grant, Conn); 2], Box<dyn std::error::Error>> {
+fn bridge(mem_id: u16, names: [&str; 2]) -> Result<[Mapped; 2], Box<dyn std::error::Error>> {
     let socket = std::env::var_os("RINGWAY_SOCKET").ok_or("RINGWAY_SOCKET")?;
     let req = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_mem_id: mem_id, ..Default::default() };
     let [a, b] = names.map(|name| {
@@ -187,7 +190,7 @@ fn bridge(mem_id: u16, names: [&str; 2]) -> Result<[(RingView, Grant, Conn); 2],
 }
 
 /// Exchanges buffers between the two, slowly enough to be caught at it.
-fn exchange(rings: &[(RingView, Grant, Conn); 2], commands: &Receiver<String>) {
+fn exchange(rings: &[Mapped; 2], commands: &Receiver<String>) {
     say("ready");
     let [(a, ..), (b, ..)] = rings;
     while !matches!(commands.try_recv(), Err(TryRecvError::Disconnected)) {
@@ -202,7 +205,7 @@ fn exchange(rings: &[(RingView, Grant, Conn); 2], commands: &Receiver<String>) {
 }
 
 /// Stops in the middle of an exchange.
-fn half(rings: &[(RingView, Grant, Conn); 2], how: &str, commands: &Receiver<String>) {
+fn half(rings: &[Mapped; 2], how: &str, commands: &Receiver<String>) {
     let [(one, ..), (other, ..)] = rings;
     match how {
         "twice" => other.slots[0].store(one.slots[0].load()),
