@@ -10,7 +10,7 @@
 //! | CONTROL | [`Control`], then the body of its nmreq, then its options | reply | [`Controlled`], then the nmreq body, then the options with their statuses; REGISTER: a grant behind them | those of the grant |
 //! | JOIN | | reply | a grant | those of the grant |
 //! | PEER | [`PeerAsk`] | reply | a peer | region, state, doorbell |
-//! | LIST, STATUS | | reply | | memfd with JSON |
+//! | LIST, STATUS, AUDIT | | reply | | memfd with JSON |
 //! | TUNE | [`Tune`] | reply | [`Tuned`] entries | |
 //! | STOP | | reply | | |
 //!
@@ -59,6 +59,8 @@ pub enum Kind {
     Tune = 7,
     /// The broker ends.
     Stop = 8,
+    /// Who owns each buffer, and which locks are held.
+    Audit = 9,
     /// Answer to any of these.
     Reply = 100,
     /// Answer to a CONTROL with options that failed.
@@ -77,6 +79,7 @@ impl Kind {
             6 => Kind::Status,
             7 => Kind::Tune,
             8 => Kind::Stop,
+            9 => Kind::Audit,
             100 => Kind::Reply,
             101 => Kind::Refused,
             _ => return None,

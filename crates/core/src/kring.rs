@@ -10,10 +10,11 @@
 use crate::adapter::{RingDriver, SyncError, SyncFlags};
 use crate::layout::{Dir, RingShared, RingView};
 use crate::offsets::Offsets;
-use crate::stats::{Stat, add};
+use crate::stats::{Stat, add, low};
 use ringway_abi::ring::FIRST_BUF_IDX;
 use ringway_os::ring::SlotWord;
-use std::sync::atomic::Ordering;
+use ringway_os::state::RingState;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// The number that the broker holds locks under; attachments have higher ones.
 pub const BROKER: u32 = 1;
@@ -48,6 +49,24 @@ pub fn prev(n: u32, at: u32) -> u32 {
 pub fn forward(n: u32, at: u32, steps: u32) -> u32 {
     let to = at + steps;
     if to >= n { to - n } else { to }
+}
+
+/// Notes what the counters of packets and bytes will be when the ring's position is `position`: the position is stored after this, the
+/// counters after that. Whoever is killed in between has the rest done by [`crate::repair`]. What a dead process did is in
+/// memory up to some instruction, so only the compiler's order counts.
+#[inline]
+pub(crate) fn note_counts(state: &RingState, position: u32, packets: u64, bytes: u64) {
+    let journal = &state.journal;
+    journal.packets.store(low(state, Stat::Packets).wrapping_add(packets as u32), Ordering::Relaxed);
+    journal.bytes.store(low(state, Stat::Bytes).wrapping_add(bytes as u32), Ordering::Relaxed);
+    journal.position.store(position, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// Positions or counters were set from outside: what the journal says of them is not true any more.
+pub(crate) fn forget_journal(state: &RingState) {
+    state.journal.generation.store(0, Ordering::Relaxed);
+    state.journal.position.store(u32::MAX, Ordering::Relaxed);
 }
 
 /// A cursor outside the client's window.
@@ -89,6 +108,10 @@ pub struct Kring<'r> {
     pub rtail: u32,
     /// Where packets begin in their buffers.
     pub offsets: Offsets,
+    /// RX: packets received by this sync, which are counted when it ends.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// How a sync ended.
@@ -155,13 +178,14 @@ impl RingHandle {
         if result.is_ok() || matches!(result, Err(SyncError::NeedPeer(_))) {
             kring.rtail = kring.hwtail;
         }
+        // First the state: if we die in between, whoever shares the ring has not seen slots that it would be given again.
+        self.save(&kring);
         self.ring.header.tail.store(kring.rtail, Ordering::Release);
         if self.dir == Dir::Rx && flags.contains(SyncFlags::TIMESTAMP) {
             let (sec, usec) = ringway_os::sys::wall_clock();
             self.ring.header.ts_sec.store(sec, Ordering::Relaxed);
             self.ring.header.ts_usec.store(usec, Ordering::Relaxed);
         }
-        self.save(&kring);
         match (result, bad) {
             (Ok(()), None) => SyncOutcome::Done,
             (Ok(()), Some(e)) => SyncOutcome::BadRing(e),
@@ -187,6 +211,8 @@ impl RingHandle {
             rcur: check(state.sync.rcur.load(Ordering::Relaxed)),
             rtail,
             offsets: self.offsets(),
+            packets: 0,
+            bytes: 0,
         }
     }
 
@@ -197,12 +223,23 @@ impl RingHandle {
         Offsets::load(&self.shared.state, self.ring.bufs.buf_size())
     }
 
-    /// Stores the engine's copies back. The driver has published `hwcur` itself.
+    /// Stores the engine's copies back, and counts what was received. The driver has published `hwcur` itself.
+    #[inline]
     pub fn save(&self, kring: &Kring<'_>) {
-        let sync = &self.shared.state.sync;
+        let state = &*self.shared.state;
+        let received = kring.packets | kring.bytes != 0;
+        if received {
+            note_counts(state, kring.rtail, kring.packets, kring.bytes);
+        }
+        let sync = &state.sync;
         sync.rhead.store(kring.rhead, Ordering::Relaxed);
         sync.rcur.store(kring.rcur, Ordering::Relaxed);
         sync.rtail.store(kring.rtail, Ordering::Relaxed);
+        if received {
+            compiler_fence(Ordering::SeqCst);
+            add(state, Stat::Packets, kring.packets);
+            add(state, Stat::Bytes, kring.bytes);
+        }
     }
 
     /// Sets ring and state to those of a ring that nobody has used: TX all free, RX empty.
@@ -223,7 +260,7 @@ impl RingHandle {
         state.sync.rhead.store(0, Ordering::Relaxed);
         state.sync.rcur.store(0, Ordering::Relaxed);
         state.sync.rtail.store(tail, Ordering::Relaxed);
-        state.journal.generation.store(0, Ordering::Relaxed);
+        forget_journal(state);
         Offsets::default().store(state);
         Offsets::default().store_senders(state);
         for (k, slot) in self.ring.slots.iter().enumerate() {

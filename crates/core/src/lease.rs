@@ -17,7 +17,7 @@ use crate::vale::{Known, Peer, PeerTable, Seat, ValeRx, ValeTx};
 use ringway_os::event::{Doorbell, LentBell};
 use ringway_os::mem::SharedRef;
 use ringway_os::packet::PacketSocket;
-use ringway_os::xdp::XskRings;
+use ringway_os::xdp::{XskHold, XskRings};
 use std::fmt;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -324,6 +324,7 @@ pub struct Endpoint {
     tx: Vec<EndRing>,
     rx: Vec<EndRing>,
     peers: Arc<PeerTable>,
+    holds: Arc<Vec<XskHold>>,
 }
 
 impl Endpoint {
@@ -333,9 +334,11 @@ impl Endpoint {
     /// [`BadGrant`] if the maps do not hold what is granted.
     pub fn new(grant: Grant, me: u32) -> Result<Self, BadGrant> {
         let peers = Arc::new(PeerTable::default());
-        let mut end = Endpoint { me, tx: vec![], rx: vec![], peers, grant };
-        end.tx = end.rings(Dir::Tx)?;
-        end.rx = end.rings(Dir::Rx)?;
+        let mut end = Endpoint { me, tx: vec![], rx: vec![], peers, grant, holds: Arc::default() };
+        let mut holds = vec![];
+        end.tx = end.rings(Dir::Tx, &mut holds)?;
+        end.rx = end.rings(Dir::Rx, &mut holds)?;
+        end.holds = Arc::new(holds);
         // The drivers alone have the sockets from now on.
         if let GrantKind::Nic(nic) = &mut end.grant.kind {
             nic.queues.clear();
@@ -343,20 +346,25 @@ impl Endpoint {
         Ok(end)
     }
 
-    fn rings(&self, dir: Dir) -> Result<Vec<EndRing>, BadGrant> {
+    fn rings(&self, dir: Dir, holds: &mut Vec<XskHold>) -> Result<Vec<EndRing>, BadGrant> {
         let g = &self.grant;
         let bound = if dir == Dir::Tx { &g.tx } else { &g.rx };
         let mut out = Vec::with_capacity(bound.offsets.len());
         for (index, ofs) in bound.range().zip(&bound.offsets) {
             let shared = RingShared::new(&g.state.map, &g.geometry, dir, index).ok_or(BadGrant)?;
             let ring = RingView::new(&g.region.map, &g.layout, *ofs, shared.num_slots).ok_or(BadGrant)?;
-            let driver = self.driver(dir, index)?;
+            let driver = self.driver(dir, index, holds)?;
             out.push(EndRing { handle: RingHandle { ring, shared, dir }, driver: Mutex::new(driver), index });
         }
         Ok(out)
     }
 
-    fn driver(&self, dir: Dir, index: u16) -> Result<Box<dyn RingDriver>, BadGrant> {
+    fn driver(
+        &self,
+        dir: Dir,
+        index: u16,
+        holds: &mut Vec<XskHold>,
+    ) -> Result<Box<dyn RingDriver>, BadGrant> {
         let g = &self.grant;
         Ok(match (&g.kind, dir) {
             (GrantKind::Null, _) => Box::new(Null),
@@ -374,7 +382,7 @@ impl Endpoint {
                 let peer = RingShared::new(&peer_state.map, &g.geometry.swapped(), Dir::Tx, index);
                 Box::new(PipeRx { peer: peer.ok_or(BadGrant)?, bell: peer_tx_bell.clone() })
             }
-            (GrantKind::Nic(nic), _) => nic_driver(nic, &g.layout, dir, index)?,
+            (GrantKind::Nic(nic), _) => nic_driver(nic, &g.layout, dir, index, holds)?,
             (GrantKind::Guest(GuestOf::Switch), Dir::Rx) => Box::new(ValeRx),
             (GrantKind::Guest(_), _) => Box::new(Elsewhere),
         })
@@ -388,6 +396,12 @@ impl Endpoint {
                 *ring.driver() = Box::new(Unplugged);
             }
         }
+    }
+
+    /// What lets go of the kernel's rings and sockets while rings of this end are lent out.
+    #[must_use]
+    pub fn holds(&self) -> &Arc<Vec<XskHold>> {
+        &self.holds
     }
 
     /// What was granted.
@@ -442,6 +456,7 @@ fn nic_driver(
     layout: &RegionLayout,
     dir: Dir,
     index: u16,
+    holds: &mut Vec<XskHold>,
 ) -> Result<Box<dyn RingDriver>, BadGrant> {
     let queue = nic.queues.iter().find(|q| q.index == index).ok_or(BadGrant)?;
     let socket = queue.socket.clone();
@@ -453,8 +468,9 @@ fn nic_driver(
         });
     }
     let layout = nic.path.umem(layout).map_err(|_| BadGrant)?;
-    let XskRings { fill, comp, rx, tx } =
-        XskRings::map(socket.as_fd(), &queue.sizes).map_err(|_| BadGrant)?;
+    let rings = XskRings::map(socket.as_fd(), &queue.sizes).map_err(|_| BadGrant)?;
+    holds.push(rings.hold(&socket));
+    let XskRings { fill, comp, rx, tx } = rings;
     Ok(match dir {
         Dir::Rx => Box::new(XdpRx { fill, rx, socket, layout }),
         Dir::Tx => Box::new(XdpTx { tx, comp, socket, layout, multi_slot: nic.multi_slot }),

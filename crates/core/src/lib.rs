@@ -1,7 +1,7 @@
 //! Ringway's engine.
 //!
 //! Read it in this order: [`layout`] says where things lie, [`stats`] what is counted, [`kring`] what a sync is,
-//! [`adapter`] what serves a ring, [`vale`] the switch,
+//! [`adapter`] what serves a ring, [`vale`] the switch, [`repair`] what is left of a sync that died,
 //! [`pool`] a region, [`nic`] interfaces, [`lease`] what a client gets, [`control`] who gets it.
 //!
 //! It has no thread, no socket and no clock of its own, and no unsafe code: what touches memory that others may write is in
@@ -19,6 +19,7 @@ pub mod offsets;
 pub mod place;
 pub mod pool;
 pub mod post;
+pub mod repair;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod sim;
 pub mod stats;

@@ -91,6 +91,36 @@ impl Books {
     }
 }
 
+/// A set of buffers of one region.
+#[derive(Clone, Debug)]
+pub struct BufSet {
+    words: Vec<u64>,
+    total: u32,
+}
+
+impl BufSet {
+    /// An empty one, for a region of `total` buffers.
+    #[must_use]
+    pub fn new(total: u32) -> Self {
+        BufSet { words: vec![0; (total as usize).div_ceil(64)], total }
+    }
+
+    /// Puts buffer `idx` in; false if it is in already, or there is none.
+    pub fn insert(&mut self, idx: u32) -> bool {
+        let new = idx < self.total && !self.contains(idx);
+        if new {
+            self.words[idx as usize / 64] |= 1 << (idx % 64);
+        }
+        new
+    }
+
+    /// True if it is in.
+    #[must_use]
+    pub fn contains(&self, idx: u32) -> bool {
+        idx < self.total && self.words[idx as usize / 64] >> (idx % 64) & 1 == 1
+    }
+}
+
 /// A region.
 #[derive(Debug)]
 pub struct Region {
@@ -303,25 +333,25 @@ impl Region {
         got
     }
 
-    /// Gives back the buffers on the record's list, whatever the application put there, up to the first that is no buffer or free already.
-    pub fn give_extra(&mut self, if_ofs: u64) -> u32 {
-        let Some(header) = self.bufs_head(if_ofs) else { return 0 };
-        let mut idx = header.ni_bufs_head.swap(0, Relaxed);
-        let mut given = 0;
-        while self.give_buf(idx) {
-            given += 1;
-            idx = self.bufs.payload(idx).and_then(|p| p.load_u32(0)).unwrap_or(0);
+    /// Takes the buffers on the record's list off it, whatever the application put there; they stay taken.
+    pub fn take_list(&self, if_ofs: u64) -> Vec<u32> {
+        let list = self.list_extra(if_ofs);
+        if let Some(header) = self.bufs_head(if_ofs) {
+            header.ni_bufs_head.store(0, Relaxed);
         }
-        given
+        list
     }
 
-    /// The buffers on the record's list, as a walk would find them (at most all of the region).
+    /// The buffers on the record's list, up to the first that is no buffer, nobody's, or on it already.
     #[must_use]
     pub fn list_extra(&self, if_ofs: u64) -> Vec<u32> {
         let mut out = vec![];
         let mut idx = self.bufs_head(if_ofs).map_or(0, |h| h.ni_bufs_head.load(Relaxed));
-        while self.is_buf_taken(idx) && idx >= FIRST_BUF_IDX && out.len() < self.layout.bufs.objtotal as usize
-        {
+        if idx < FIRST_BUF_IDX {
+            return out;
+        }
+        let mut seen = BufSet::new(self.layout.bufs.objtotal);
+        while idx >= FIRST_BUF_IDX && self.is_buf_taken(idx) && seen.insert(idx) {
             out.push(idx);
             idx = self.bufs.payload(idx).and_then(|p| p.load_u32(0)).unwrap_or(0);
         }
@@ -380,7 +410,10 @@ mod tests {
         assert!(list.windows(2).all(|w| w[0] > w[1]), "last taken first: {list:?}");
         // A hostile list: a loop. Each buffer goes back once.
         r.bufs().payload(*list.last().unwrap()).unwrap().store_u32(0, list[0]);
-        assert_eq!(r.give_extra(ifp), 16);
+        let back = r.take_list(ifp);
+        assert_eq!(back, list);
+        assert!(r.take_list(ifp).is_empty());
+        assert!(back.into_iter().all(|idx| r.give_buf(idx)));
         assert_eq!(r.free_bufs(), free);
         assert_eq!(r.take_extra(ifp, 1000), free);
     }

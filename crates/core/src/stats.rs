@@ -101,6 +101,13 @@ pub fn add(state: &RingState, stat: Stat, n: u64) {
     state.counters[stat as usize].add(n);
 }
 
+/// The low half of a counter: what a journal notes of it.
+#[inline]
+#[must_use]
+pub fn low(state: &RingState, stat: Stat) -> u32 {
+    state.counters[stat as usize].get() as u32
+}
+
 /// Counts dropped packets. Only the holder of the ring's sync lock may.
 #[inline]
 pub fn drop_packets(state: &RingState, reason: Drop, n: u64) {
@@ -178,10 +185,10 @@ impl Counters {
         Drop::ALL.iter().position(|d| *d == reason).map_or(0, |i| self.drops[i])
     }
 
-    /// Packets dropped for whatever reason.
+    /// Packets dropped for whatever reason. Who owns the ring may have scribbled over its counters: the sum wraps.
     #[must_use]
     pub fn all_drops(&self) -> u64 {
-        self.drops.iter().sum()
+        self.drops.iter().fold(0, |sum, n| sum.wrapping_add(*n))
     }
 
     /// Reasons with their counts, without those that never happened.

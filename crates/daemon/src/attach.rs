@@ -2,12 +2,10 @@
 //! locks are broken and the rings behind them repaired.
 
 use ringway_core::control::Registry;
-use ringway_core::kring::{BROKER, REPAIR};
-use ringway_core::layout::RingShared;
-use ringway_core::vale::{repair_receiver, repair_sender};
+use ringway_core::kring::BROKER;
 use ringway_os::sock::{Conn, Creds};
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// A process that may hold locks.
 #[derive(Debug)]
@@ -81,33 +79,14 @@ impl Attachments {
 
     /// Breaks every lock whose holder is no living attachment, and repairs what was behind it. Returns how many.
     pub fn break_locks(&self, registry: &Registry) -> usize {
-        let dead = |holder: u32| !matches!(holder, 0 | BROKER | REPAIR) && !self.living.contains_key(&holder);
-        let rings: Vec<(u32, RingShared)> = registry.ring_states().collect();
-        let mut broken = 0;
-        for (_, ring) in &rings {
-            let state = &*ring.state;
-            let poster = state.post.lock.holder();
-            if dead(poster) && state.post.lock.steal(poster, REPAIR) {
-                state.post.lock.unlock(REPAIR);
-                broken += 1;
-            }
-            let holder = state.sync.lock.holder();
-            if dead(holder) && state.sync.lock.steal(holder, REPAIR) {
-                let far = registry.journal_target(ring);
-                repair_sender(state, ring.num_slots, far.as_ref().map(|f| &*f.state));
-                state.sync.lock.unlock(REPAIR);
-                broken += 1;
-            }
-        }
-        for (_, ring) in &rings {
-            let state = &*ring.state;
-            let holder = state.senders.lock.holder();
-            if dead(holder) && state.senders.lock.steal(holder, REPAIR) {
-                repair_receiver(state, ring.num_slots);
-                state.senders.lock.unlock(REPAIR);
-                broken += 1;
-            }
-        }
-        broken
+        registry.break_locks(|holder| !self.living.contains_key(&holder))
+    }
+
+    /// Those whose process is gone, though that has not been served yet.
+    pub fn dead(&self) -> Vec<u32> {
+        let (numbers, channels): (Vec<u32>, Vec<_>) =
+            self.living.iter().map(|(n, a)| (*n, a.channel.as_fd())).unzip();
+        let gone = ringway_os::sys::hung_up(&channels);
+        numbers.into_iter().zip(gone).filter(|(_, gone)| *gone).map(|(n, _)| n).collect()
     }
 }

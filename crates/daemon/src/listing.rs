@@ -1,6 +1,6 @@
 //! What there is, as data: ports and the broker itself. The same structures in the broker's JSON and in the programs that show it.
 
-use ringway_core::control::{BindingId, PortInfo};
+use ringway_core::control::{BindingId, HeldLock, LockKind, PortInfo, RegionAudit};
 use ringway_core::layout::Dir;
 use ringway_core::stats::Counters;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,12 @@ pub struct Traffic {
     pub bytes: u64,
     /// Syncs.
     pub syncs: u64,
+    /// TX on a switch: copies that reached a receive ring.
+    #[serde(default)]
+    pub delivered: u64,
+    /// TX on a switch: copies beyond the first of each packet. `packets + extra_copies = delivered +` all drops.
+    #[serde(default)]
+    pub extra_copies: u64,
     /// Dropped, by reason.
     pub drops: BTreeMap<String, u64>,
 }
@@ -22,7 +28,14 @@ pub struct Traffic {
 impl From<&Counters> for Traffic {
     fn from(c: &Counters) -> Self {
         let drops = c.drops_by_name().map(|(n, v)| (n.to_owned(), v)).collect();
-        Traffic { packets: c.packets, bytes: c.bytes, syncs: c.syncs, drops }
+        Traffic {
+            packets: c.packets,
+            bytes: c.bytes,
+            syncs: c.syncs,
+            delivered: c.delivered,
+            extra_copies: c.extra_copies,
+            drops,
+        }
     }
 }
 
@@ -114,6 +127,89 @@ pub struct Status {
     pub cpu_ns: u64,
 }
 
+/// Where the buffers of a region are. `free + in_rings + in_lists + held + lost = bufs + twice`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionBuffers {
+    /// Id of the region.
+    pub mem_id: u16,
+    /// Its user.
+    pub owner: u32,
+    /// Buffers.
+    pub bufs: u32,
+    /// In the pool.
+    pub free: u32,
+    /// In rings.
+    pub in_rings: u32,
+    /// On lists of extra buffers.
+    pub in_lists: u32,
+    /// In the hands of programs, which were granted as many extra buffers.
+    pub held: u32,
+    /// Owners too many.
+    pub twice: u32,
+    /// Without an owner until the region goes; on an interface also those on their way through the kernel.
+    pub lost: u32,
+    /// Places in rings that name no buffer, or a free one.
+    pub bad: u32,
+}
+
+/// A lock that a process holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// Name of the port.
+    pub port: String,
+    /// `tx` or `rx`.
+    pub dir: String,
+    /// Index of the ring.
+    pub ring: u16,
+    /// `sync`, `senders` or `post`.
+    pub kind: String,
+    /// The holder's process; 0 if it is gone.
+    pub pid: u32,
+}
+
+/// The invariants of a broker, looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Every region that the asker may see.
+    pub regions: Vec<RegionBuffers>,
+    /// Locks held at this moment.
+    pub locks: Vec<Lock>,
+}
+
+/// What an audit found, for people and scripts.
+#[must_use]
+pub fn audit(regions: &[RegionAudit], locks: &[HeldLock], pid_of: impl Fn(u32) -> u32) -> Audit {
+    let region = |r: &RegionAudit| RegionBuffers {
+        mem_id: r.mem_id,
+        owner: r.owner,
+        bufs: r.bufs,
+        free: r.free,
+        in_rings: r.in_rings,
+        in_lists: r.in_lists,
+        held: r.held,
+        twice: r.twice,
+        lost: r.lost,
+        bad: r.bad,
+    };
+    let lock = |l: &HeldLock| Lock {
+        port: l.port.clone(),
+        dir: dir_name(l.dir),
+        ring: l.ring,
+        kind: match l.kind {
+            LockKind::Sync => "sync",
+            LockKind::Senders => "senders",
+            LockKind::Post => "post",
+        }
+        .to_owned(),
+        pid: pid_of(l.holder),
+    };
+    Audit { regions: regions.iter().map(region).collect(), locks: locks.iter().map(lock).collect() }
+}
+
+fn dir_name(dir: Dir) -> String {
+    if dir == Dir::Tx { "tx" } else { "rx" }.to_owned()
+}
+
 /// A port for people and scripts.
 #[must_use]
 pub fn port(info: &PortInfo, pid_of: impl Fn(BindingId) -> u32) -> Port {
@@ -139,7 +235,7 @@ pub fn port(info: &PortInfo, pid_of: impl Fn(BindingId) -> u32) -> Port {
             .rings
             .iter()
             .map(|r| Ring {
-                dir: if r.dir == Dir::Tx { "tx" } else { "rx" }.to_owned(),
+                dir: dir_name(r.dir),
                 index: r.index,
                 users: r.users,
                 waiting: r.waiting,

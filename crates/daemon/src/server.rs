@@ -240,6 +240,14 @@ impl Server {
         }
     }
 
+    /// The same for processes: what is told of locks and rings is as if all that has happened had been served.
+    pub(crate) fn reap_all(&mut self) {
+        for number in self.attachments.dead() {
+            self.end_attachment(number);
+        }
+        self.reap_hangups();
+    }
+
     fn end_session(&mut self, id: u64) {
         let Some(session) = self.sessions.remove(&id) else { return };
         if let Some(binding) = session.binding {

@@ -131,6 +131,7 @@ impl Server {
                 self.finish(reply, &answer.map_err(Clone::clone));
             }
             Kind::List => {
+                self.reap_all();
                 let pids: std::collections::HashMap<BindingId, u32> =
                     self.sessions.values().filter_map(|s| Some((s.binding?, s.pid))).collect();
                 let ports: Vec<_> = self
@@ -141,7 +142,16 @@ impl Server {
                     .collect();
                 self.answer_json(reply, &ports);
             }
+            Kind::Audit => {
+                self.reap_all();
+                let regions = self.worker.audit(&self.registry, who);
+                let locks = self.registry.held_locks(who);
+                let pid = |number| self.attachments.get(number).map_or(0, |a| a.pid);
+                let audit = listing::audit(&regions, &locks, pid);
+                self.answer_json(reply, &audit);
+            }
             Kind::Status => {
+                self.reap_all();
                 let status = self.status();
                 self.answer_json(reply, &status);
             }

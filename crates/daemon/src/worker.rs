@@ -3,7 +3,7 @@
 //! Jobs lie behind a mutex that the worker holds for one round at a time, so that the serving thread can change them between
 //! rounds; it says that it wants them, and the worker steps back.
 
-use ringway_core::control::{Jobs, Registry};
+use ringway_core::control::{Asker, Jobs, RegionAudit, Registry};
 use ringway_os::event::{Doorbell, Epoll, EventBuf, EventFlags};
 use std::io;
 use std::os::fd::AsFd;
@@ -73,6 +73,17 @@ impl Worker {
             }
         }
         shared.wake.ring();
+    }
+
+    /// Where all buffers are, with the worker at rest.
+    pub fn audit(&self, registry: &Registry, who: Asker) -> Vec<RegionAudit> {
+        let shared = &*self.shared;
+        shared.wanted.store(true, Ordering::SeqCst);
+        let jobs = shared.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = registry.audit(who, Some(&jobs));
+        drop(jobs);
+        shared.wanted.store(false, Ordering::SeqCst);
+        found
     }
 }
 

@@ -1,8 +1,10 @@
 //! What tests across processes share: the programs, built once; a broker of their own; words about what was skipped.
 
 pub mod ns;
+pub mod raw;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -174,6 +176,24 @@ impl TestBroker {
         serde_json::from_slice(&out.stdout).expect("JSON")
     }
 
+    /// Who owns each buffer, and which locks are held (`ringwayd::listing::Audit`). Starts no process.
+    #[must_use]
+    pub fn audit(&self) -> serde_json::Value {
+        raw::json(&self.socket(), ringway_abi::wire::Kind::Audit)
+    }
+
+    /// All ports. Starts no process.
+    #[must_use]
+    pub fn ports(&self) -> serde_json::Value {
+        raw::json(&self.socket(), ringway_abi::wire::Kind::List)
+    }
+
+    /// The broker itself. Starts no process.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        raw::json(&self.socket(), ringway_abi::wire::Kind::Status)
+    }
+
     /// Nanoseconds of CPU that the broker has used.
     pub fn cpu_ns(&self) -> u64 {
         self.json(&["broker", "status"])[0]["cpu_ns"].as_u64().expect("a number")
@@ -223,6 +243,41 @@ impl Peer {
         let mut line = String::new();
         let _ = self.out.read_line(&mut line);
         line.trim().to_owned()
+    }
+
+    /// Its next line, if it comes in time.
+    ///
+    /// # Panics
+    /// If its output cannot be waited for.
+    pub fn line_within(&mut self, limit: std::time::Duration) -> Option<String> {
+        let is_there = !self.out.buffer().is_empty()
+            || ringway_os::sys::wait_readable(self.out.get_ref().as_fd(), limit).expect("a pipe");
+        is_there.then(|| self.line())
+    }
+
+    /// Tells it something: a line on its standard input.
+    pub fn tell(&mut self, line: &str) {
+        if let Some(stdin) = &mut self.child.stdin {
+            // A process that is gone hears nothing.
+            let _ = writeln!(stdin, "{line}");
+        }
+    }
+
+    /// SIGSTOP; returns when it stands still.
+    ///
+    /// # Panics
+    /// If it is gone.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32);
+        let status = rustix::process::waitpid(pid, rustix::process::WaitOptions::UNTRACED);
+        let stopped = matches!(status, Ok(Some((_, s))) if s.stopped());
+        assert!(stopped, "process {} did not stop: {status:?}", self.child.id());
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
     }
 
     /// Asks it to stop, and returns the numbers that it says at the end.

@@ -2,21 +2,18 @@
 //! others at once, and nobody else loses anything.
 
 use ringway_abi::wire::{self, Kind};
-use ringway_abi::{
-    NETMAP_API, NETMAP_REQ_REGISTER, NR_REG_ALL_NIC, c_name_field, nmreq_header, nmreq_register,
-};
-use ringway_core::handover::grant_in;
+use ringway_abi::{NR_REG_ALL_NIC, nmreq_register};
 use ringway_core::lease::{Grant, GrantKind};
+use ringway_e2e::raw::{self, answer};
 use ringway_e2e::{Peer, TestBroker};
 use ringway_os::event::Doorbell;
 use ringway_os::mem::{Map, SharedSlice};
 use ringway_os::sock::Conn;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use zerocopy::IntoBytes;
 
 const PEER: &str = env!("CARGO_BIN_EXE_e2e-peer");
 
@@ -32,39 +29,8 @@ impl Random {
     }
 }
 
-fn answer(
-    socket: &Path,
-    message: &[u8],
-    extra: &[BorrowedFd<'_>],
-) -> Option<(Vec<u8>, Vec<std::os::fd::OwnedFd>, Conn)> {
-    let conn = Conn::connect(socket).expect("the broker listens");
-    let (mine, theirs) = Conn::pair().unwrap();
-    let mut fds = vec![theirs.as_fd()];
-    fds.extend_from_slice(extra);
-    conn.send(message, &fds).ok()?;
-    drop(theirs);
-    let mut buf = vec![0; 20_000];
-    ringway_os::sys::wait_readable(mine.as_fd(), Duration::from_secs(5)).ok()?.then_some(())?;
-    let got = mine.recv(&mut buf).ok()?;
-    buf.truncate(got.len_bytes);
-    Some((buf, got.fds, conn))
-}
-
 fn register(socket: &Path, name: &str) -> (Grant, Conn) {
-    let header = nmreq_header {
-        nr_version: NETMAP_API,
-        nr_reqtype: NETMAP_REQ_REGISTER,
-        nr_name: c_name_field(name).unwrap(),
-        ..Default::default()
-    };
-    let req = nmreq_register { nr_mode: NR_REG_ALL_NIC, ..Default::default() };
-    let control = wire::Control { header, ..Default::default() };
-    let body = [control.as_bytes(), req.as_bytes()].concat();
-    let (bytes, fds, conn) = answer(socket, &wire::message(Kind::Control, 0, &body), &[]).expect("an answer");
-    let (head, _, mut rest) = wire::parse(&bytes).unwrap();
-    assert_eq!(head.errno, 0, "{}", String::from_utf8_lossy(rest));
-    let controlled: wire::Controlled = wire::take(&mut rest).unwrap();
-    (grant_in(&rest[controlled.body_bytes as usize..], fds).unwrap(), conn)
+    raw::register(socket, name, &nmreq_register { nr_mode: NR_REG_ALL_NIC, ..Default::default() })
 }
 
 fn words(map: &Arc<Map>) -> SharedSlice<AtomicU64> {
@@ -101,7 +67,7 @@ fn nonsense_is_refused_and_costs_others_nothing() {
                 message[at] ^= 1 << (random.next() % 8);
             }
             // All kinds but STOP, which we may ask for.
-            _ => message[6] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 100][(random.next() % 10) as usize],
+            _ => message[6] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10][(random.next() % 10) as usize],
         }
         if message.is_empty() {
             continue;

@@ -24,7 +24,10 @@ fn as_uid(mut c: Command, uid: u32) -> Command {
 fn shared_peer(broker: &TestBroker, args: &[&str], uid: u32) -> Command {
     let copy = broker.dir.path().join("e2e-peer");
     if !copy.exists() {
-        std::fs::copy(PEER, &copy).expect("a copy");
+        // Not by this process: a child of another thread would inherit the file while it is written, and then it
+        // could not be run (ETXTBSY).
+        let copied = Command::new("cp").args([Path::new(PEER), &copy]).status().expect("cp runs");
+        assert!(copied.success(), "a copy");
     }
     let mut c = broker.command_at(&copy);
     c.args(args);
@@ -115,47 +118,6 @@ fn what_a_killed_process_had_is_free_for_the_next() {
     }
 }
 
-/// Random kills of senders and receivers at full speed, also inside the lock: the survivors go on, and nothing is left at the end.
-#[test]
-fn survivors_go_on_whoever_is_killed() {
-    const KILLS: usize = 1000;
-    let broker = TestBroker::start("");
-    let start = |i: usize| {
-        let role = if i < 2 { "tx" } else { "rx" };
-        Peer::start(peer(&broker, &[role, &format!("vale0:{role}{i}")])).expect("a peer")
-    };
-    let mut peers: Vec<Peer> = [2, 3, 0, 1].into_iter().map(start).collect();
-    let slot = |i: usize| [2, 3, 0, 1].iter().position(|j| *j == i).unwrap();
-    let received = |name: &str| {
-        let list = broker.json(&["ports", "--interval", "0"]);
-        let port = list.as_array().unwrap().iter().find(|p| p["name"] == name).cloned();
-        port.map_or(0, |p| p["rx"]["packets"].as_u64().unwrap())
-    };
-    let mut seed = 0x5eed_u64;
-    for kill in 0..KILLS {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let victim = (seed >> 33) as usize % 4;
-        std::thread::sleep(Duration::from_micros(seed >> 40 & 0x7ff));
-        peers[slot(victim)].kill();
-        // A receiver that lives gets packets of the sender that lives.
-        let watch = if victim == 2 { 3 } else { 2 };
-        let name = format!("vale0:rx{watch}");
-        let before = received(&name);
-        let deadline = Instant::now() + Duration::from_secs(2);
-        while received(&name) == before {
-            assert!(
-                Instant::now() < deadline,
-                "after kill {kill} of {victim} nothing arrives (seed {seed:#x})"
-            );
-        }
-        peers[slot(victim)] = start(victim);
-    }
-    drop(peers);
-    assert!(port_names(&broker).is_empty());
-    let status = broker.json(&["broker", "status"]);
-    println!("locks of the dead broken: {} in {KILLS} kills", status[0]["locks_broken"]);
-}
-
 #[test]
 fn a_killed_broker_leaves_an_error_and_the_next_open_works() {
     let mut broker = TestBroker::start("");
@@ -170,22 +132,6 @@ fn a_killed_broker_leaves_an_error_and_the_next_open_works() {
     let tx = Peer::start(peer(&broker, &["tx", "vale0:a", "1000"])).expect("sender");
     assert_eq!(tx.result()[0], 1000);
     assert_eq!(rx.result(), [1000, 0]);
-}
-
-#[test]
-fn a_stopped_sender_costs_the_others_little() {
-    let broker = TestBroker::start("");
-    let rx = Peer::start(peer(&broker, &["rx", "vale0:b"])).expect("receiver");
-    let stopped = Peer::start(peer(&broker, &["tx", "vale0:s"])).expect("sender to stop");
-    for _ in 0..20 {
-        stopped.signal(rustix::process::Signal::STOP);
-        let tx = Peer::start(peer(&broker, &["tx", "vale0:a", "20000"])).expect("sender");
-        let sent = tx.result();
-        assert_eq!((sent[0], sent[1] + sent[2]), (20_000, 20_000 + sent[3]));
-        stopped.signal(rustix::process::Signal::CONT);
-    }
-    drop(stopped);
-    assert!(rx.finish()[0] > 0);
 }
 
 #[test]

@@ -97,13 +97,13 @@ pub struct JournalLine {
     pub far: AtomicU32,
     /// Its `hwtail` afterwards.
     pub far_tail: AtomicU32,
-    /// Own position afterwards.
+    /// Own position afterwards. TX on a switch and on a pipe: `hwcur`. RX: the tail told to the client.
     pub position: AtomicU32,
-    /// Packets taken from the own ring since the publishing before.
+    /// Counter of packets afterwards, its low half.
     pub packets: AtomicU32,
-    /// Their bytes.
+    /// Counter of bytes afterwards, its low half.
     pub bytes: AtomicU32,
-    /// Packets that this publishing delivers.
+    /// Counter of delivered packets afterwards, its low half.
     pub delivered: AtomicU32,
 }
 

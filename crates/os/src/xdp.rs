@@ -19,6 +19,8 @@ mod ring;
 mod socket;
 mod umem;
 
-pub use ring::{CompRing, FillRing, Kick, RingSizes, RxRing, TxRing, XdpDesc, XskRings, kick_rx, kick_tx};
+pub use ring::{
+    CompRing, FillRing, Kick, RingSizes, RxRing, TxRing, XdpDesc, XskHold, XskRings, kick_rx, kick_tx,
+};
 pub use socket::{CopyMode, XskConfig, XskError, XskSocket, XskStats, XskStep, statistics};
 pub use umem::{Umem, UmemError, UmemLayout};

@@ -37,7 +37,8 @@ impl Bound {
         region_bufs(&grant.region.map, &grant.layout).filter(|b| b.payload(0).is_some()).ok_or_else(bad)?;
         let me = backend.attachment().unwrap_or_default();
         let end = Endpoint::new(grant, me).map_err(|_| bad())?;
-        Ok(Bound { end, link: Link::new(backend), idle: Mutex::default() })
+        let holds = end.holds().clone();
+        Ok(Bound { end, link: Link::new(backend, holds), idle: Mutex::default() })
     }
 
     pub(crate) fn grant(&self) -> &Grant {

@@ -211,6 +211,14 @@ impl Broker {
         self.ask_json(Kind::Status)
     }
 
+    /// Where the buffers of all regions are, and which locks are held, as JSON (`ringwayd::listing::Audit`).
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn audit_json(&self) -> Result<Vec<u8>, OpenError> {
+        self.ask_json(Kind::Audit)
+    }
+
     /// Asks it to end.
     ///
     /// # Errors

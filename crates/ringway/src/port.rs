@@ -112,7 +112,8 @@ impl Port {
 
     fn with(netmap: Netmap, bound: Bound, exclusive: bool) -> Result<Self, OpenError> {
         let bad = || OpenError::refused(Errno::EPROTO, "the memory granted does not hold the rings granted");
-        let bufs = region_bufs(&bound.grant().region.map, &bound.grant().layout).ok_or_else(bad)?;
+        let bufs = region_bufs(&bound.grant().region.map, &bound.grant().layout);
+        let bufs = bufs.filter(|b| b.payload(0).is_some()).ok_or_else(bad)?;
         let fixed = Fixed { port: NEXT_PORT.fetch_add(1, Relaxed), exclusive };
         let extras = Extras::none(&bufs, fixed.port);
         let waiter = Waiter::new(&bound, bound.link.present_attachment()).map_err(|e| OpenError::Io {

@@ -11,6 +11,7 @@ use ringway_core::lease::{Grant, PeerGrant, PeerSource};
 use ringway_core::pool::Shm;
 use ringway_os::mem::Map;
 use ringway_os::sys::monotonic_nanos;
+use ringway_os::xdp::XskHold;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -109,6 +110,8 @@ const MAX_STRIDE: u32 = 32;
 /// A binding with what all rings of its port share.
 pub(crate) struct Link {
     backend: Box<dyn Backend>,
+    /// Of an interface: what the next broker must find free.
+    holds: Arc<Vec<XskHold>>,
     dead: AtomicBool,
     /// Syncs left before the next look at the clock. Lost updates between threads do no harm.
     countdown: AtomicU32,
@@ -118,10 +121,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub fn new(backend: Box<dyn Backend>) -> Self {
+    pub fn new(backend: Box<dyn Backend>, holds: Arc<Vec<XskHold>>) -> Self {
         let now = monotonic_nanos();
         Link {
             backend,
+            holds,
             dead: AtomicBool::new(false),
             countdown: AtomicU32::new(MAX_STRIDE),
             stride: AtomicU32::new(MAX_STRIDE),
@@ -169,12 +173,18 @@ impl Link {
         self.dead.load(Relaxed)
     }
 
-    /// Looks whether the registry is there.
+    /// Looks whether the registry is there. Whoever finds it gone, in whatever thread and with whatever rings lent out, lets go
+    /// of the interface: nobody may come back to do it.
     pub fn check(&self) -> Result<(), SyncError> {
         if !self.dead.load(Relaxed) && self.backend.is_alive() {
             return Ok(());
         }
-        self.dead.store(true, Relaxed);
+        if !self.dead.swap(true, Relaxed) {
+            for hold in self.holds.iter() {
+                // What fails here goes when the port is used again, or closed.
+                let _ = hold.let_go();
+            }
+        }
         // The next sync must see it too.
         self.countdown.store(0, Relaxed);
         Err(SyncError::BrokerGone)
@@ -247,7 +257,7 @@ mod tests {
     #[test]
     fn a_broker_that_died_is_noticed_within_milliseconds_of_syncing_and_for_good() {
         let alive = Arc::new(AtomicBool::new(true));
-        let link = Link::new(Box::new(Mortal(alive.clone())));
+        let link = Link::new(Box::new(Mortal(alive.clone())), Arc::default());
         let start = monotonic_nanos();
         while monotonic_nanos() < start + 3 * CHECK_NANOS {
             assert_eq!(link.enter(), Ok(7));

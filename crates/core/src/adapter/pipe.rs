@@ -12,7 +12,7 @@
 //! Source: semantics.md 21; `sys/dev/netmap/netmap_pipe.c`.
 
 use super::{RingDriver, SyncError, SyncFlags};
-use crate::kring::{Kring, RingHandle, distance, next, prev};
+use crate::kring::{Kring, RingHandle, distance, next, note_counts, prev};
 use crate::layout::RingShared;
 use crate::stats::{Stat, add};
 use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG};
@@ -131,11 +131,12 @@ impl RingDriver for PipeTx {
             at = if stop == n { 0 } else { stop };
         }
         let state = &*own.state;
-        add(state, Stat::Packets, packets);
-        add(state, Stat::Bytes, bytes);
         state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
         kring.hwcur = end;
+        note_counts(state, end, packets, bytes);
         state.owner.hwcur.publish(end);
+        add(state, Stat::Packets, packets);
+        add(state, Stat::Bytes, bytes);
         let filled = distance(n, next(n, kring.hwtail), end);
         if self.peer.state.sleep.owner.take(filled) {
             self.bell.ring();
@@ -266,8 +267,7 @@ impl RingDriver for PipeRx {
             at = if stop == n { 0 } else { stop };
         }
         kring.hwtail = end;
-        add(state, Stat::Packets, packets);
-        add(state, Stat::Bytes, bytes);
+        (kring.packets, kring.bytes) = (packets, bytes);
         state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
         Ok(())
     }

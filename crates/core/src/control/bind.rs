@@ -1,7 +1,8 @@
 //! Binding: rings of a port to a descriptor, and back.
 
-use super::{Asker, Binding, BindingId, ControlError, Kind, PortId, Registry, ReqOption};
-use crate::kring::{RingHandle, distance, next};
+use super::audit::{pipe_buffers, ring_buffers};
+use super::{Asker, Binding, BindingId, ControlError, Kind, PortId, RegionId, Registry, ReqOption};
+use crate::kring::RingHandle;
 use crate::layout::{Dir, RingShared};
 use crate::lease::{BoundRings, Grant, GrantKind, PeerGrant};
 use crate::offsets::Offsets;
@@ -12,7 +13,6 @@ use ringway_abi::{
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// A ring that a request took.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,10 @@ impl Registry {
         let got = got.and_then(|()| self.apply_offsets(id, &taken, options));
         let got = got.and_then(|()| if is_nic { self.open_queues(id, &tx, &rx) } else { Ok(()) });
         if let Err(e) = got {
-            taken.iter().for_each(|t| self.give_ring(id, t.dir, t.index));
+            let bufs: Vec<u32> = taken.iter().flat_map(|t| self.give_ring(id, t.dir, t.index)).collect();
+            if let Some(region) = self.ports.get(&id).map(|p| p.region) {
+                self.give_bufs(region, &bufs);
+            }
             return Err(e);
         }
         let offsets = |registry: &Registry, dir: Dir, n: u16, range: &Range<u16>| -> Vec<u64> {
@@ -115,9 +118,7 @@ impl Registry {
                 if let Some(port) = self.ports.get_mut(&id) {
                     port.bindings -= 1;
                 }
-                for (dir, range) in [(Dir::Rx, rx), (Dir::Tx, tx)] {
-                    range.for_each(|i| self.give_ring(id, dir, i));
-                }
+                self.give_rings(id, [(Dir::Rx, rx), (Dir::Tx, tx)]);
                 return Err(self.exhausted(e, region_id));
             }
         };
@@ -129,7 +130,7 @@ impl Registry {
         Ok(binding)
     }
 
-    fn exhausted(&self, e: Exhausted, region: super::RegionId) -> ControlError {
+    fn exhausted(&self, e: Exhausted, region: RegionId) -> ControlError {
         let private = self.regions.get(&region).is_some_and(|r| r.region.private);
         let prefix = if private { "priv_" } else { "" };
         let what = match e {
@@ -215,7 +216,8 @@ impl Registry {
                 rings[usize::from(i)].offsets = Offsets::default();
             }
             Err(e) => {
-                self.free_ring(id, dir, i);
+                let bufs = self.free_ring(id, dir, i);
+                self.give_bufs(region_id, &bufs);
                 return Err(self.exhausted(e, region_id));
             }
         }
@@ -238,17 +240,33 @@ impl Registry {
         Some(RingHandle { ring, shared, dir })
     }
 
-    /// One user less of a ring; the last takes it away, except on a pipe, which lives as a whole.
-    fn give_ring(&mut self, id: PortId, dir: Dir, i: u16) {
-        let Some(port) = self.ports.get_mut(&id) else { return };
+    /// One user less of each of these rings; buffers of those that go return to the region.
+    fn give_rings(&mut self, id: PortId, rings: [(Dir, Range<u16>); 2]) {
+        let Some(region) = self.ports.get(&id).map(|p| p.region) else { return };
+        let bufs = self.take_rings_away(id, rings);
+        self.give_bufs(region, &bufs);
+    }
+
+    fn take_rings_away(&mut self, id: PortId, rings: [(Dir, Range<u16>); 2]) -> Vec<u32> {
+        let mut bufs = vec![];
+        for (dir, range) in rings {
+            range.for_each(|i| bufs.extend(self.give_ring(id, dir, i)));
+        }
+        bufs
+    }
+
+    /// One user less of a ring; the last takes it away, except on a pipe, which lives as a whole. Returns the buffers
+    /// that it had.
+    fn give_ring(&mut self, id: PortId, dir: Dir, i: u16) -> Vec<u32> {
+        let Some(port) = self.ports.get_mut(&id) else { return vec![] };
         let is_pipe = matches!(port.kind, Kind::Pipe { .. });
         let is_nic = matches!(port.kind, Kind::Nic(_));
         let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
-        let Some(ring) = rings.get_mut(usize::from(i)) else { return };
+        let Some(ring) = rings.get_mut(usize::from(i)) else { return vec![] };
         ring.users = ring.users.saturating_sub(1);
         ring.exclusive = false;
         if ring.users > 0 || is_pipe {
-            return;
+            return vec![];
         }
         if dir == Dir::Rx
             && let Some(shared) = RingShared::new(&port.state.map, &port.geometry, dir, i)
@@ -257,40 +275,46 @@ impl Registry {
             // memory that still exists.
             shared.state.senders.bound.store(0, std::sync::atomic::Ordering::Release);
         }
-        if is_nic {
-            self.close_nic_ring(id, dir, i);
-            return;
-        }
-        self.free_ring(id, dir, i);
+        if is_nic { self.close_nic_ring(id, dir, i) } else { self.free_ring(id, dir, i) }
     }
 
-    /// Takes a ring away with the buffers in its slots.
-    fn free_ring(&mut self, id: PortId, dir: Dir, i: u16) {
-        let Some(handle) = self.handle(id, dir, i) else { return };
-        let Some(port) = self.ports.get_mut(&id) else { return };
+    /// Takes a ring away. Returns the buffers that it had.
+    fn free_ring(&mut self, id: PortId, dir: Dir, i: u16) -> Vec<u32> {
+        let Some(handle) = self.handle(id, dir, i) else { return vec![] };
+        let Some(port) = self.ports.get_mut(&id) else { return vec![] };
         let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
-        let Some(ofs) = rings[usize::from(i)].offset.take() else { return };
-        let Some(entry) = self.regions.get_mut(&port.region) else { return };
-        for slot in handle.ring.slots.iter() {
-            entry.region.give_buf(slot.load().buf_idx());
+        let Some(ofs) = rings[usize::from(i)].offset.take() else { return vec![] };
+        if let Some(entry) = self.regions.get_mut(&port.region) {
+            entry.region.drop_ring(ofs);
         }
-        entry.region.drop_ring(ofs);
+        ring_buffers(&handle).collect()
+    }
+
+    /// Returns buffers of something that is gone to their region. Its program may have died in the middle of an exchange, or was
+    /// wrong: what somebody else of the region has, stays his, and what is there twice goes back once. What is nowhere
+    /// returns with the region.
+    pub(super) fn give_bufs(&mut self, id: RegionId, bufs: &[u32]) {
+        if bufs.is_empty() {
+            return;
+        }
+        let others = self.owned_bufs(id);
+        let Some(entry) = self.regions.get_mut(&id) else { return };
+        for idx in bufs.iter().filter(|idx| !others.contains(**idx)) {
+            entry.region.give_buf(*idx);
+        }
     }
 
     /// Takes all rings of a pipe away: of each pair of slots the one that is valid gives its buffer back.
     pub(super) fn free_pipe_rings(&mut self, a: PortId, b: PortId) {
+        let Some(region) = self.ports.get(&a).map(|p| p.region) else { return };
+        let mut bufs = vec![];
         for (tx_end, rx_end) in [(a, b), (b, a)] {
             let Some(n) = self.ports.get(&tx_end).map(|p| p.geometry.tx_rings) else { continue };
             for i in 0..n {
                 let pair = self.handle(tx_end, Dir::Tx, i).zip(self.handle(rx_end, Dir::Rx, i));
                 let Some((tx, rx)) = pair else { continue };
-                let valid = pipe_buffers(&tx, &rx);
-                let region_id = self.ports.get(&tx_end).map(|p| p.region);
-                if let Some(entry) = region_id.and_then(|r| self.regions.get_mut(&r)) {
-                    for idx in valid {
-                        entry.region.give_buf(idx);
-                    }
-                }
+                let valid = pipe_buffers(&tx, &rx).into_iter().map(|(_, idx)| idx);
+                bufs.extend(valid);
                 for (id, dir) in [(tx_end, Dir::Tx), (rx_end, Dir::Rx)] {
                     let Some(port) = self.ports.get_mut(&id) else { continue };
                     let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
@@ -302,22 +326,24 @@ impl Registry {
                 }
             }
         }
+        self.give_bufs(region, &bufs);
     }
 
     /// The last copy of a descriptor is closed, or its last process dead.
     pub fn unbind(&mut self, id: BindingId) {
         let Some(binding) = self.bindings.remove(&id) else { return };
         self.drop_guests(id);
-        if let Some(port) = self.ports.get_mut(&binding.port) {
-            port.bindings -= 1;
-            if let Some(entry) = self.regions.get_mut(&port.region) {
-                entry.region.give_extra(binding.if_ofs);
-                entry.region.drop_if(binding.if_ofs);
-            }
+        let Some(port) = self.ports.get_mut(&binding.port) else { return };
+        port.bindings -= 1;
+        let region = port.region;
+        let mut bufs = vec![];
+        if let Some(entry) = self.regions.get_mut(&region) {
+            bufs = entry.region.take_list(binding.if_ofs);
+            entry.region.drop_if(binding.if_ofs);
         }
-        for (dir, range) in [(Dir::Rx, binding.rx), (Dir::Tx, binding.tx)] {
-            range.for_each(|i| self.give_ring(binding.port, dir, i));
-        }
+        bufs.extend(self.take_rings_away(binding.port, [(Dir::Rx, binding.rx), (Dir::Tx, binding.tx)]));
+        self.give_bufs(region, &bufs);
+        self.mend_pipe_end(binding.port);
         self.drop_if_unused(binding.port);
     }
 
@@ -401,23 +427,6 @@ impl Registry {
 
 pub(super) fn gone() -> ControlError {
     ControlError::new(Errno::ENXIO, "the port is gone")
-}
-
-/// Buffers of a pair of pipe rings: of each pair of slots the valid one's. The receiver's slot is valid from the rxsync that brought it
-/// until the sender takes it back; else the sender's.
-pub(super) fn pipe_buffers(tx: &RingHandle, rx: &RingHandle) -> Vec<u32> {
-    let n = tx.num_slots();
-    let check = |v: u32| if v < n { v } else { 0 };
-    let from = next(n, check(tx.shared.state.sync.rtail.load(Relaxed)));
-    let to = check(rx.shared.state.sync.rtail.load(Relaxed));
-    let held = distance(n, from, to);
-    (0..n)
-        .map(|k| {
-            let theirs = distance(n, from, k) < held;
-            let ring = if theirs { rx } else { tx };
-            ring.ring.slots[k as usize].load().buf_idx()
-        })
-        .collect()
 }
 
 /// Why rings could not be selected.

@@ -10,7 +10,7 @@
 use super::{Kind, PortId, Registry};
 use crate::adapter::pipe::{PipeRx, PipeTx};
 use crate::adapter::{RingDriver, SyncFlags};
-use crate::kring::{BROKER, RingHandle};
+use crate::kring::{BROKER, RingHandle, forget_journal};
 use crate::layout::{Dir, RingShared, region_bufs, state_memfd_bytes};
 use crate::stats::{Stat, add};
 use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeTx, seat_port, set_header};
@@ -27,9 +27,16 @@ use std::time::Duration;
 /// stopped loses its batch.
 const TAKEOVER_NAPS: u32 = 100;
 const TAKEOVER_NAP: Duration = Duration::from_micros(100);
-/// How long a client in the middle of a post is waited for.
+/// How long clients in the middle of a post are waited for, all together.
 const POST_NAPS: u32 = 20;
 const POST_NAP: Duration = Duration::from_micros(50);
+
+/// Naps taken in one change of hands.
+#[derive(Debug, Default)]
+struct Naps {
+    holders: u32,
+    posters: u32,
+}
 
 /// A ring at one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,6 +125,14 @@ pub struct Jobs {
     private: HashMap<PortId, Arc<Map>>,
     held: BTreeMap<RingKey, RingHandle>,
     pages: HashMap<usize, SharedRef<SwitchPage>>,
+}
+
+impl Jobs {
+    /// A ring that is brokered now, with the state that is in force.
+    pub(super) fn held_ring(&self, port: PortId, dir: Dir, index: u16) -> Option<&RingHandle> {
+        let is_it = |k: &RingKey| k.port == port && k.is_tx == (dir == Dir::Tx) && k.index == index;
+        self.held.iter().find(|(k, _)| is_it(k)).map(|(_, handle)| handle)
+    }
 }
 
 /// The switches and pipes that several users have to do with.
@@ -223,7 +238,7 @@ impl Registry {
             }
         }
         jobs.private.retain(|id, _| self.ports.contains_key(id));
-        let mut naps = 0;
+        let mut naps = Naps::default();
         for key in &wanted {
             if jobs.held.contains_key(key) {
                 continue;
@@ -263,7 +278,7 @@ impl Registry {
         for port in switch.ports.values().filter_map(|id| self.ports.get(id)) {
             for r in 0..port.geometry.rx_rings {
                 if let Some(ring) = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r) {
-                    crate::vale::repair_receiver(&ring.state, ring.num_slots);
+                    crate::repair::repair_receiver(&ring.state, ring.num_slots);
                 }
             }
         }
@@ -352,13 +367,13 @@ impl Registry {
 }
 
 /// Takes a ring over: its lock, then its state.
-fn take_over(public: &RingHandle, private: &RingShared, naps: &mut u32) {
+fn take_over(public: &RingHandle, private: &RingShared, naps: &mut Naps) {
     let state = &*public.shared.state;
     loop {
         let holder = state.sync.lock.holder();
-        let patient = holder != 0 && holder != BROKER && *naps < TAKEOVER_NAPS;
+        let patient = holder != 0 && holder != BROKER && naps.holders < TAKEOVER_NAPS;
         if patient {
-            *naps += 1;
+            naps.holders += 1;
             ringway_os::sys::sleep(TAKEOVER_NAP);
         } else if holder == BROKER || state.sync.lock.steal(holder, BROKER) {
             break;
@@ -369,15 +384,16 @@ fn take_over(public: &RingHandle, private: &RingShared, naps: &mut u32) {
     state.ack.tail.store(kring.rtail, Relaxed);
     // A post that nobody waits for any more is none. One whose poster holds the lock is for the worker.
     let posted = state.post.posted.load();
-    for _ in 0..POST_NAPS {
+    loop {
         if state.post.lock.try_lock(BROKER).is_ok() {
             state.ack.acked.set(state.post.posted.load());
             state.post.lock.unlock(BROKER);
             return;
         }
-        if state.post.posted.load() != posted {
+        if state.post.posted.load() != posted || naps.posters >= POST_NAPS {
             return;
         }
+        naps.posters += 1;
         ringway_os::sys::sleep(POST_NAP);
     }
 }
@@ -405,6 +421,7 @@ fn copy_ring(from: &RingShared, to: &RingShared) {
     for (x, y) in a.counters.iter().zip(&b.counters) {
         y.set(x.get());
     }
+    forget_journal(b);
     for (x, y) in [(&from.desc, &to.desc), (&from.mirror, &to.mirror)] {
         x.iter().zip(y.iter()).for_each(|(x, y)| y.store(x.load(Relaxed), Relaxed));
     }

@@ -6,7 +6,7 @@
 //! Source: abi.md 9, semantics.md 8 to 12, 15, 21, 23.
 
 use self::persistent::Persistent;
-use crate::layout::{Geometry, RingShared};
+use crate::layout::Geometry;
 use crate::nic::{NicDevice, NicRequest};
 use crate::offsets::Offsets;
 use crate::pool::{Region, Shm};
@@ -17,10 +17,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+mod audit;
 mod bind;
 mod brokered;
 mod guests;
 mod info;
+mod locks;
 mod nic;
 mod options;
 mod persistent;
@@ -29,8 +31,10 @@ mod regions;
 mod switches;
 mod tunables;
 
+pub use audit::RegionAudit;
 pub use brokered::{Job, Jobs};
 pub use info::{HolderInfo, PortInfo, RingInfo};
+pub use locks::{HeldLock, LockKind};
 pub use nic::InterfaceUsers;
 pub use options::{ReqOption, check_options};
 pub use tunables::Tunables;
@@ -238,17 +242,6 @@ impl Registry {
         self.ports.len()
     }
 
-    /// The receive ring that a TX ring's journal names, if that port still exists in that generation.
-    #[must_use]
-    pub fn journal_target(&self, ring: &RingShared) -> Option<RingShared> {
-        use std::sync::atomic::Ordering::Relaxed;
-        let journal = &ring.state.journal;
-        let (generation, far) = (journal.generation.load(Relaxed), journal.far.load(Relaxed));
-        let is_it = |p: &&PortEntry| matches!(p.kind, Kind::Vale { generation: g, .. } if g == generation);
-        let port = self.ports.values().find(is_it)?;
-        RingShared::new(&port.state.map, &port.geometry, crate::layout::Dir::Rx, (far >> 8) as u16)
-    }
-
     /// True if nothing is left: no port, region, switch or binding.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -268,17 +261,6 @@ impl Registry {
     #[must_use]
     pub fn region_bytes(&self, uid: u32) -> u64 {
         self.regions.values().filter(|r| r.owner == uid).map(|r| r.region.layout.memsize).sum()
-    }
-
-    /// The states of all rings of all ports, each with the port's owner: for the repair of locks that a dead attachment held.
-    pub fn ring_states(&self) -> impl Iterator<Item = (u32, RingShared)> + '_ {
-        self.ports.values().flat_map(|p| {
-            let rings =
-                |dir, n| (0..n).filter_map(move |i| RingShared::new(&p.state.map, &p.geometry, dir, i));
-            rings(crate::layout::Dir::Tx, p.geometry.tx_rings)
-                .chain(rings(crate::layout::Dir::Rx, p.geometry.rx_rings))
-                .map(|r| (p.owner, r))
-        })
     }
 }
 

@@ -185,22 +185,22 @@ impl Registry {
         nic.start_receiving(index)
     }
 
-    /// Nobody has the ring bound any more. The queue closes with its last ring.
-    pub(super) fn close_nic_ring(&mut self, id: PortId, dir: Dir, index: u16) {
+    /// Nobody has the ring bound any more. The queue closes with its last ring. Returns the buffers that it had.
+    pub(super) fn close_nic_ring(&mut self, id: PortId, dir: Dir, index: u16) -> Vec<u32> {
         let i = usize::from(index);
-        let Some(port) = self.ports.get_mut(&id) else { return };
+        let Some(port) = self.ports.get_mut(&id) else { return vec![] };
         let used = |rings: &[super::RingUse]| rings.get(i).is_some_and(|r| r.users > 0);
         let in_use = used(&port.tx) || used(&port.rx);
-        let Kind::Nic(nic) = &mut port.kind else { return };
+        let Kind::Nic(nic) = &mut port.kind else { return vec![] };
         if dir == Dir::Rx {
             nic.stop_receiving(index);
         }
         if in_use {
-            return;
+            return vec![];
         }
         let owned = self.collect_queue(id, index);
-        let Some(port) = self.ports.get_mut(&id) else { return };
-        let Kind::Nic(nic) = &mut port.kind else { return };
+        let Some(port) = self.ports.get_mut(&id) else { return vec![] };
+        let Kind::Nic(nic) = &mut port.kind else { return vec![] };
         nic.close_queue(index);
         let offsets = [port.tx.get_mut(i), port.rx.get_mut(i)].map(|ring| {
             let ring = ring?;
@@ -208,17 +208,14 @@ impl Registry {
             ring.offset.take()
         });
         if let Some(entry) = self.regions.get_mut(&port.region) {
-            // An index that is there twice goes back once.
-            for idx in owned {
-                entry.region.give_buf(idx);
-            }
             offsets.into_iter().flatten().for_each(|ofs| entry.region.drop_ring(ofs));
         }
+        owned
     }
 
     /// The buffers of a queue: those in the slots that the client has, and those in the kernel's rings. What is on its way through the
     /// kernel right now is missing; it returns with the region.
-    fn collect_queue(&self, id: PortId, index: u16) -> Vec<u32> {
+    pub(super) fn collect_queue(&self, id: PortId, index: u16) -> Vec<u32> {
         let handles = [Dir::Tx, Dir::Rx].map(|dir| self.handle(id, dir, index));
         let Some(Kind::Nic(nic)) = self.ports.get(&id).map(|p| &p.kind) else { return vec![] };
         let all = |h: &crate::kring::RingHandle| h.ring.slots.iter().map(|s| s.load().buf_idx()).collect();

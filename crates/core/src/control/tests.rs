@@ -1,4 +1,5 @@
 use super::*;
+use crate::layout::RingShared;
 use ringway_abi::*;
 
 mod offsets;
@@ -210,5 +211,37 @@ fn port_info_of_a_name_that_nobody_has_opened_makes_nothing() {
         (pools.nr_if_pool_objtotal, pools.nr_ring_pool_offset, pools.nr_buf_pool_objsize),
         (12, 12288, 2112)
     );
+    assert!(r.is_empty());
+}
+
+/// Holders and posters that stand still delay a change of hands once, however many they are: the serving thread waits for them.
+#[test]
+fn rings_are_taken_over_in_bounded_time_whoever_holds_their_locks() {
+    let mut r = registry();
+    r.public_switches = vec!["vale0".to_owned()];
+    let req = nmreq_register { nr_tx_rings: 16, nr_rx_rings: 16, nr_tx_slots: 16, nr_rx_slots: 16, ..all() };
+    let mine: Vec<_> = (0..12).map(|i| r.register(ME, &format!("vale0:p{i}"), &req).unwrap()).collect();
+    for id in &mine {
+        let g = r.grant(*id).unwrap();
+        for i in 0..16 {
+            let ring = RingShared::new(&g.state.map, &g.geometry, crate::layout::Dir::Tx, i).unwrap();
+            ring.state.sync.lock.try_lock(77).unwrap();
+            ring.state.post.lock.try_lock(77).unwrap();
+        }
+    }
+    let stranger = r.register(Asker { uid: 5 }, "vale0:z", &req).unwrap();
+    let mut jobs = Jobs::default();
+    let began = std::time::Instant::now();
+    r.refresh_jobs(&mut jobs);
+    let took = began.elapsed();
+    // 192 rings; 100 naps of 100 us and 20 of 50 in all, each of which may take twice as long.
+    assert!(took < std::time::Duration::from_millis(150), "{took:?}");
+    assert_eq!(jobs.list.len(), 13 * 16);
+    // The late ones find that their locks are gone.
+    assert!(r.held_locks(ME).iter().all(|l| l.kind == LockKind::Post));
+    assert_eq!(r.break_locks(|holder| holder == 77), 12 * 16, "the posters' locks");
+    r.unbind(stranger);
+    r.refresh_jobs(&mut jobs);
+    mine.into_iter().for_each(|id| r.unbind(id));
     assert!(r.is_empty());
 }

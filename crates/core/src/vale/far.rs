@@ -8,17 +8,27 @@ use super::forward::CHUNK_SLOTS;
 use super::{FarRing, Peer, Seat};
 use crate::kring::{Kring, distance, forward};
 use crate::offsets::Offsets;
-use crate::stats::{Drop, Stat, add, drop_packets};
+use crate::stats::{Drop, Stat, add, drop_packets, low};
 use ringway_os::state::RingState;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 /// Times a sender gives way to a full receiver, in one sync.
 const FULL_YIELDS: u32 = 3;
-/// How long a sender waits for another that holds the receiver: yields first, then naps.
+/// How long a sender waits for others that hold receivers, in one sync: yields first, then naps. With the timer slack that
+/// processes have unless they change it, a nap takes twice as long: about a millisecond in all.
 const LOCK_YIELDS: u32 = 8;
-const LOCK_NAPS: u32 = 20;
+const LOCK_NAPS: u32 = 10;
 const LOCK_NAP: Duration = Duration::from_micros(50);
+
+/// What one sync has waited for others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waited {
+    /// Times it gave way to full receivers.
+    yields: u32,
+    /// Naps behind other senders.
+    naps: u32,
+}
 
 /// Counts of one sync, committed at each publishing.
 #[derive(Debug, Default)]
@@ -72,8 +82,14 @@ fn count(state: &RingState, tally: &mut Tally) {
 
 impl<'p> Open<'p> {
     /// As [`Open::lock_any`], of a peer whose frames look like ours.
-    pub fn lock(seat: &Seat, peer: &'p Peer, ring: u16, me: u32) -> Result<Self, Closed> {
-        let open = Self::lock_any(seat, peer, ring, me)?;
+    pub fn lock(
+        seat: &Seat,
+        peer: &'p Peer,
+        ring: u16,
+        me: u32,
+        waited: &mut Waited,
+    ) -> Result<Self, Closed> {
+        let open = Self::lock_any(seat, peer, ring, me, waited)?;
         let len = |index: u8| seat.page.hdr_lens[usize::from(index)].load(Relaxed);
         if len(peer.index) == len(seat.index) && !open.offsets.is_on() {
             return Ok(open);
@@ -82,12 +98,18 @@ impl<'p> Open<'p> {
         Err(Closed::NotPlain)
     }
 
-    /// Locks ring `ring` of `peer` for attachment `me`, waiting for another sender at most about a millisecond.
-    pub fn lock_any(seat: &Seat, peer: &'p Peer, ring: u16, me: u32) -> Result<Self, Closed> {
+    /// Locks ring `ring` of `peer` for attachment `me`, waiting for other senders at most about a millisecond in one sync.
+    pub fn lock_any(
+        seat: &Seat,
+        peer: &'p Peer,
+        ring: u16,
+        me: u32,
+        waited: &mut Waited,
+    ) -> Result<Self, Closed> {
         let far = peer.rings.get(usize::from(ring)).ok_or(Closed::Drop(Drop::ReceiverGone))?;
         let line = &far.senders.senders;
         if line.lock.try_lock(me).is_err() {
-            wait_for_lock(far, me)?;
+            wait_for_lock(far, me, waited)?;
         }
         let n = far.shared.num_slots;
         let (tail, head) = (line.tail.load(Relaxed), line.head.load(Relaxed));
@@ -143,8 +165,14 @@ impl<'p> Open<'p> {
 
     /// The ring is full: tells the receiver what is there, and gives way a few times. True if there is room now.
     #[cold]
-    pub fn make_room(&mut self, kring: &mut Kring<'_>, at: u32, tally: &mut Tally, yields: &mut u32) -> bool {
-        self.make_room_for(1, kring, at, tally, yields)
+    pub fn make_room(
+        &mut self,
+        kring: &mut Kring<'_>,
+        at: u32,
+        tally: &mut Tally,
+        waited: &mut Waited,
+    ) -> bool {
+        self.make_room_for(1, kring, at, tally, waited)
     }
 
     /// As `make_room`, for `slots` slots.
@@ -155,7 +183,7 @@ impl<'p> Open<'p> {
         kring: &mut Kring<'_>,
         at: u32,
         tally: &mut Tally,
-        yields: &mut u32,
+        waited: &mut Waited,
     ) -> bool {
         if !self.locked {
             return false;
@@ -168,13 +196,13 @@ impl<'p> Open<'p> {
         if line.stalled_at.load(Relaxed) == self.head + 1 {
             return false;
         }
-        while *yields < FULL_YIELDS {
-            *yields += 1;
+        while waited.yields < FULL_YIELDS {
+            waited.yields += 1;
             self.publish(kring, at, tally);
             self.locked = false;
             line.lock.unlock(kring.me);
             ringway_os::sys::yield_now();
-            if line.lock.try_lock(kring.me).is_err() && wait_for_lock(self.ring, kring.me).is_err() {
+            if line.lock.try_lock(kring.me).is_err() && wait_for_lock(self.ring, kring.me, waited).is_err() {
                 self.space = 0;
                 return false;
             }
@@ -207,9 +235,9 @@ impl<'p> Open<'p> {
         journal.far.store(u32::from(self.peer.index) | u32::from(self.ring_index) << 8, Relaxed);
         journal.far_tail.store(self.tail, Relaxed);
         journal.position.store(at, Relaxed);
-        journal.packets.store(tally.packets, Relaxed);
-        journal.bytes.store(tally.bytes, Relaxed);
-        journal.delivered.store(tally.delivered, Relaxed);
+        journal.packets.store(low(state, Stat::Packets).wrapping_add(tally.packets), Relaxed);
+        journal.bytes.store(low(state, Stat::Bytes).wrapping_add(tally.bytes), Relaxed);
+        journal.delivered.store(low(state, Stat::Delivered).wrapping_add(tally.delivered), Relaxed);
         journal.generation.store(self.peer.generation, std::sync::atomic::Ordering::Release);
 
         let arrived = self.ring.shared.state.producer.hwtail.publish_from(self.start, self.tail);
@@ -250,9 +278,9 @@ impl<'p> Open<'p> {
 }
 
 /// Another sender holds the receiver's ring: yields, then naps (the holder, or the broker that must break a dead one's lock, may need
-/// this processor), for about a millisecond.
+/// this processor), as long as this sync may.
 #[cold]
-fn wait_for_lock(far: &FarRing, me: u32) -> Result<(), Closed> {
+fn wait_for_lock(far: &FarRing, me: u32, waited: &mut Waited) -> Result<(), Closed> {
     let lock = &far.senders.senders.lock;
     for _ in 0..LOCK_YIELDS {
         ringway_os::sys::yield_now();
@@ -260,7 +288,8 @@ fn wait_for_lock(far: &FarRing, me: u32) -> Result<(), Closed> {
             return Ok(());
         }
     }
-    for _ in 0..LOCK_NAPS {
+    while waited.naps < LOCK_NAPS {
+        waited.naps += 1;
         ringway_os::sys::sleep(LOCK_NAP);
         if lock.try_lock(me).is_ok() {
             return Ok(());

@@ -4,7 +4,7 @@
 //! A chunk of up to 256 slots at a time. When the destination changes, a packet floods to several ports, spans slots or is indirect, the
 //! rest of the chunk goes through `lists`.
 
-use super::far::{Closed, Open, Tally, commit_only};
+use super::far::{Closed, Open, Tally, Waited, commit_only};
 use super::lists::{Scratch, drop_unattached};
 use super::mac_table::{self, MAC_GROUP, MAC_MASK, Place, tag_of};
 use super::{Known, Peer, PeerTable, Seat, others};
@@ -40,8 +40,8 @@ pub struct ValeTx {
     table: Arc<PeerTable>,
     cache: Vec<Option<Arc<Peer>>>,
     scratch: Box<Scratch>,
-    /// Times that this sync has given way to full receivers.
-    pub(super) yields: u32,
+    /// What this sync has waited for others.
+    pub(super) waited: Waited,
     /// Processors plus 1: ours in the last sync, and that of the receiver when we last looked at its position.
     cpus: (u32, u32),
     /// Indirect payloads are addresses of another process, which has brought them into its buffers already.
@@ -77,7 +77,7 @@ impl ValeTx {
             table,
             cache: vec![None; SWITCH_PORTS],
             scratch: Box::default(),
-            yields: 0,
+            waited: Waited::default(),
             cpus: (0, 0),
             in_broker: false,
         }
@@ -160,7 +160,7 @@ impl ValeTx {
             commit_only(kring, at, &mut tally);
             return Ok(Stop::Rest);
         };
-        let mut open = match Open::lock(seat, peer, ring, kring.me) {
+        let mut open = match Open::lock(seat, peer, ring, kring.me, &mut self.waited) {
             Ok(open) => open,
             Err(_) => {
                 commit_only(kring, at, &mut tally);
@@ -168,7 +168,7 @@ impl ValeTx {
             }
         };
         let (desc, mirror) = (&open.ring.shared.desc[..], &open.ring.shared.mirror[..]);
-        let mut yields = self.yields;
+        let mut waited = self.waited;
         let mut stop = Stop::End;
         let mut lane = Lane {
             src: bufs.view(),
@@ -231,7 +231,7 @@ impl ValeTx {
                 Some(Drop::BadSlot)
             };
             let verdict = verdict.or_else(|| {
-                if open.space == 0 && !open.make_room(kring, at, &mut tally, &mut yields) {
+                if open.space == 0 && !open.make_room(kring, at, &mut tally, &mut waited) {
                     return Some(Drop::ReceiverFull);
                 }
                 let to = open.tail as usize;
@@ -255,7 +255,7 @@ impl ValeTx {
             self.cpus.1 = open.cpu;
         }
         open.finish(kring, at, &mut tally);
-        self.yields = yields;
+        self.waited = waited;
         Ok(stop)
     }
 }
@@ -263,7 +263,7 @@ impl ValeTx {
 impl RingDriver for ValeTx {
     fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
         let n = kring.handle.num_slots();
-        self.yields = 0;
+        self.waited = Waited::default();
         let plain = self.seat.page.hdr_lens[usize::from(self.seat.index)].load(Relaxed) == 0;
         while kring.hwcur != kring.rhead {
             if self.seat.page.generations[usize::from(self.seat.index)].load(Relaxed) != self.seat.generation

@@ -8,13 +8,13 @@ use super::mac_table::MAC_MASK;
 use super::others;
 use super::vnet::{self, Parts, Plan, Start, Vnet};
 use crate::adapter::SyncError;
-use crate::kring::{Kring, distance, forward};
+use crate::kring::{Kring, forward};
 use crate::offsets::aligned;
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_abi::ring::{NETMAP_MAX_FRAGS, NS_INDIRECT, NS_MOREFRAG};
 use ringway_os::bytes::copy_from_user;
 use ringway_os::ring::{Slot, SlotWord};
-use ringway_os::state::{RingState, SWITCH_PORTS};
+use ringway_os::state::SWITCH_PORTS;
 use std::sync::atomic::Ordering::Relaxed;
 
 const NONE: u16 = u16::MAX;
@@ -269,10 +269,10 @@ impl ValeTx {
         }
         let state = &*kring.handle.shared.state;
         let mut tally = Tally::default();
-        let mut yields = self.yields;
+        let mut waited = self.waited;
         let mut dropping = None;
         let mut open = match self.cached(port).ok_or(Closed::Drop(Drop::ReceiverGone)) {
-            Ok(peer) => match Open::lock_any(self.seat(), peer, ring, kring.me) {
+            Ok(peer) => match Open::lock_any(self.seat(), peer, ring, kring.me, &mut waited) {
                 Ok(open) => Some(open),
                 Err(Closed::Drop(reason)) => {
                     dropping = Some(reason);
@@ -317,7 +317,7 @@ impl ValeTx {
             let slots = plan.as_ref().map_or(u32::from(packet.slots), Plan::slots);
             if let (Some(open), None) = (&mut open, dropping)
                 && open.space < slots
-                && (slots >= open.n || !open.make_room_for(slots, kring, at, &mut tally, &mut yields))
+                && (slots >= open.n || !open.make_room_for(slots, kring, at, &mut tally, &mut waited))
             {
                 dropping = Some(Drop::ReceiverFull);
             }
@@ -346,7 +346,7 @@ impl ValeTx {
         if let Some(open) = open {
             open.finish(kring, at, &mut tally);
         }
-        self.yields = yields;
+        self.waited = waited;
     }
 }
 
@@ -447,32 +447,4 @@ fn copy_packet(kring: &Kring<'_>, open: &mut Open<'_>, words: &[SlotWord]) {
         d.store(len | (count | more) << 16, Relaxed);
         open.push();
     }
-}
-
-/// What the broker finds of a sync that died: whether its last publishing arrived, and the counts that go with it. It holds the
-/// sender's sync lock and, if it lives, the far ring's senders' lock.
-pub fn repair_sender(state: &RingState, num_slots: u32, far: Option<&RingState>) {
-    let journal = &state.journal;
-    if journal.generation.load(Relaxed) != 0 {
-        let arrived = far.is_some_and(|f| f.producer.hwtail.load() == journal.far_tail.load(Relaxed));
-        let position = journal.position.load(Relaxed);
-        if arrived && position < num_slots && state.owner.hwcur.load() != position {
-            state.owner.hwcur.set(position);
-            add(state, Stat::Packets, journal.packets.load(Relaxed).into());
-            add(state, Stat::Bytes, journal.bytes.load(Relaxed).into());
-            add(state, Stat::Delivered, journal.delivered.load(Relaxed).into());
-        }
-        journal.generation.store(0, Relaxed);
-        add(state, Stat::Repaired, 1);
-    }
-}
-
-/// Mends the senders' side of a receive ring whose lock a dead sender held: its cursors become what was published.
-pub fn repair_receiver(state: &RingState, num_slots: u32) {
-    let tail = state.producer.hwtail.load();
-    let head = state.owner.hwcur.load();
-    let check = |v: u32| if v < num_slots { v } else { 0 };
-    state.senders.tail.store(check(tail), Relaxed);
-    state.senders.head.store(check(head), Relaxed);
-    debug_assert!(distance(num_slots, check(head), check(tail)) < num_slots);
 }

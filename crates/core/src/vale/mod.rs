@@ -23,7 +23,6 @@ mod sum;
 mod vnet;
 
 pub use forward::ValeTx;
-pub use lists::{repair_receiver, repair_sender};
 pub use receive::ValeRx;
 
 /// A receive ring of another port, as its senders see it.

@@ -2,7 +2,6 @@
 
 use crate::adapter::{RingDriver, SyncError, SyncFlags};
 use crate::kring::{Kring, RingHandle, distance, next};
-use crate::stats::{Stat, add};
 use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG};
 use ringway_os::bytes::prefetch_read;
 use ringway_os::ring::{Slot, SlotWord};
@@ -74,10 +73,8 @@ impl ValeRx {
             at = if stop == n { 0 } else { stop };
         }
         kring.hwtail = end;
-        let state = &*shared.state;
-        add(state, Stat::Packets, packets);
-        add(state, Stat::Bytes, bytes);
-        state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
+        (kring.packets, kring.bytes) = (packets, bytes);
+        shared.state.owner.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
         Ok(())
     }
 }

@@ -22,10 +22,12 @@
 //! ([`UmemLayout::locate`](super::UmemLayout::locate)).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Weak};
 
+use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::net::xdp::{
@@ -109,11 +111,46 @@ trait Entry {}
 impl Entry for AtomicU64 {}
 impl Entry for RawDesc {}
 
-/// A mapped ring. Unmapped when dropped.
+/// The mapping of a ring. Unmapped when dropped.
+#[derive(Debug)]
+struct RingMap {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: an address and a length; what is behind them is only seen as atomics.
+unsafe impl Send for RingMap {}
+// SAFETY: as above.
+unsafe impl Sync for RingMap {}
+
+impl Drop for RingMap {
+    fn drop(&mut self) {
+        // SAFETY: those of a mapping that `Ring::map` made; the views into it hold this, and die with it.
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+impl RingMap {
+    /// Puts zeros where the kernel's ring was. Whoever looks at it meanwhile sees the one or the other.
+    fn let_go(&self) -> io::Result<()> {
+        // SAFETY: replaces the whole of our own mapping, in one step, by memory that can be read and written
+        // in the same way; references into it stay valid, to atomics, of which every value is valid.
+        unsafe {
+            rustix::mm::mmap_anonymous(
+                self.start.as_ptr().cast(),
+                self.len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED,
+            )
+        }?;
+        Ok(())
+    }
+}
+
+/// A mapped ring.
 #[derive(Debug)]
 struct Ring<T> {
-    map: NonNull<u8>,
-    map_len: usize,
+    map: Arc<RingMap>,
     producer: NonNull<AtomicU32>,
     consumer: NonNull<AtomicU32>,
     flags: NonNull<AtomicU32>,
@@ -121,18 +158,10 @@ struct Ring<T> {
     size: u32,
 }
 
-// SAFETY: the pointers lead into the ring's own map, which moves along with it; everything behind them is
-// atomics.
+// SAFETY: the pointers lead into the map that the ring holds; everything behind them is atomics.
 unsafe impl<T: Entry + Send> Send for Ring<T> {}
 // SAFETY: as above; a shared reference only loads atomics, and the kernel tolerates any number of readers.
 unsafe impl<T: Entry + Sync> Sync for Ring<T> {}
-
-impl<T> Drop for Ring<T> {
-    fn drop(&mut self) {
-        // SAFETY: `map` and `map_len` are those of a mapping that `Ring::map` made; the views into it die here.
-        let _ = unsafe { rustix::mm::munmap(self.map.as_ptr().cast(), self.map_len) };
-    }
-}
 
 impl<T: Entry> Ring<T> {
     fn map(fd: BorrowedFd<'_>, page_offset: u64, at: &XdpRingOffset, size: u32) -> io::Result<Ring<T>> {
@@ -165,8 +194,7 @@ impl<T: Entry> Ring<T> {
         let (p, c, f, d) =
             unsafe { (map.add(words[0]), map.add(words[1]), map.add(words[2]), map.add(desc)) };
         Ok(Ring {
-            map,
-            map_len,
+            map: Arc::new(RingMap { start: map, len: map_len }),
             producer: p.cast(),
             consumer: c.cast(),
             flags: f.cast(),
@@ -521,6 +549,42 @@ impl XskRings {
             tx: TxRing(Ring::map(fd, XDP_PGOFF_TX_RING, &at.tx, sizes.tx)?),
         })
     }
+
+    /// What is needed to let go of the rings and of their socket while others hold them.
+    #[must_use]
+    pub fn hold(&self, socket: &Arc<OwnedFd>) -> XskHold {
+        let maps = [&self.fill.0.map, &self.comp.0.map, &self.rx.0.map, &self.tx.0.map];
+        XskHold { maps: maps.map(Arc::downgrade), socket: Arc::downgrade(socket) }
+    }
+}
+
+/// A socket and maps of its rings, which can be let go of from any thread while others work on them: the queue becomes
+/// free for somebody else, whoever still holds views here. It keeps nothing alive itself.
+#[derive(Debug)]
+pub struct XskHold {
+    maps: [Weak<RingMap>; 4],
+    socket: Weak<OwnedFd>,
+}
+
+impl XskHold {
+    /// Lets go: rings read as zeros from now on, and the socket's number stands for a file that does nothing.
+    ///
+    /// # Errors
+    /// ENOMEM, EMFILE: some of it is kept.
+    pub fn let_go(&self) -> io::Result<()> {
+        for map in self.maps.iter().filter_map(Weak::upgrade) {
+            map.let_go()?;
+        }
+        if let Some(socket) = self.socket.upgrade() {
+            let nothing = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            // SAFETY: both are open, kept so by their owners. The second number stays theirs, and stays open: it
+            // changes its meaning in one step.
+            if unsafe { libc::dup3(nothing.as_raw_fd(), socket.as_raw_fd(), libc::O_CLOEXEC) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What became of waking the kernel.
@@ -582,8 +646,7 @@ mod tests {
         // SAFETY: all within the map.
         let (c, f, d) = unsafe { (map.add(4), map.add(8), map.add(64)) };
         Ring {
-            map,
-            map_len,
+            map: Arc::new(RingMap { start: map, len: map_len }),
             producer: map.cast(),
             consumer: c.cast(),
             flags: f.cast(),
@@ -636,6 +699,29 @@ mod tests {
                 assert!(rx.available() <= 4 && tx.free() <= 4);
             }
         }
+    }
+
+    #[test]
+    fn rings_let_go_while_others_look_at_them_read_as_empty() {
+        let socket = Arc::new(rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, 0.into()).unwrap());
+        let rings = XskRings {
+            fill: FillRing(ring(8)),
+            comp: CompRing(ring(8)),
+            rx: RxRing(ring(8)),
+            tx: TxRing(ring(8)),
+        };
+        let hold = rings.hold(&socket);
+        rings.rx.0.publish(5);
+        let XskRings { rx, tx, .. } = rings; // Two of the maps are gone already.
+        let there = rx.0.producer();
+        assert_eq!((rx.available(), there.load(Ordering::Relaxed)), (5, 5));
+        let number = socket.as_raw_fd();
+        hold.let_go().unwrap();
+        assert_eq!((rx.available(), there.load(Ordering::Relaxed), tx.free()), (0, 0, 8));
+        let link = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+        assert_eq!(link.to_str(), Some("anon_inode:[eventfd]"));
+        drop((rx, tx, socket));
+        hold.let_go().unwrap(); // Nothing left: nothing done.
     }
 
     #[test]

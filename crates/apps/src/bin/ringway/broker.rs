@@ -1,9 +1,9 @@
-//! `ringway broker run|status|stop`.
+//! `ringway broker run|status|audit|stop`.
 
 use crate::{Failure, print};
 use clap::Subcommand;
 use ringway::Broker;
-use ringwayd::listing::Status;
+use ringwayd::listing::{Audit, Status};
 use ringwayd::start::{self, RunArgs};
 
 /// What to do with brokers.
@@ -13,6 +13,12 @@ pub enum BrokerCommand {
     Run(RunArgs),
     /// Tell which brokers answer; the first is the one that programs use
     Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell who owns the buffers of each region, and which processes hold locks: exact while nobody syncs
+    Audit {
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -32,12 +38,34 @@ pub fn run(command: &BrokerCommand) -> Result<(), Failure> {
             })
         }
         BrokerCommand::Status { json } => status(*json),
+        BrokerCommand::Audit { json } => audit(*json),
         BrokerCommand::Stop => {
             let broker = Broker::find()?.ok_or_else(|| Failure::nothing("no broker answers"))?;
             broker.stop()?;
             print(&format!("broker at {} ends\n", broker.socket().display()))
         }
     }
+}
+
+fn audit(json: bool) -> Result<(), Failure> {
+    let broker = Broker::find()?.ok_or_else(|| Failure::nothing("no broker answers"))?;
+    let audit: Audit = serde_json::from_slice(&broker.audit_json()?)?;
+    if json {
+        return print(&format!("{}\n", serde_json::to_string_pretty(&audit)?));
+    }
+    for r in &audit.regions {
+        print(&format!(
+            "region {} of user {}: {} buffers: {} in rings, {} on lists, {} held by programs, {} free; {} twice, {} lost, {} bad\n",
+            r.mem_id, r.owner, r.bufs, r.in_rings, r.in_lists, r.held, r.free, r.twice, r.lost, r.bad
+        ))?;
+    }
+    for l in &audit.locks {
+        print(&format!(
+            "{} {} ring {}: process {} holds the {} lock\n",
+            l.port, l.dir, l.ring, l.pid, l.kind
+        ))?;
+    }
+    Ok(())
 }
 
 fn status(json: bool) -> Result<(), Failure> {
