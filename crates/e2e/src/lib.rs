@@ -1,6 +1,7 @@
 //! What tests across processes share: the programs, built once; a broker of their own; words about what was skipped.
 
 pub mod ns;
+pub mod udp;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -111,6 +112,11 @@ impl TestBroker {
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("sock")
+    }
+
+    /// Where this process opens ports with it.
+    pub fn netmap(&self) -> ringway::Netmap {
+        ringway::Netmap::at(self.socket())
     }
 
     /// Its process.
