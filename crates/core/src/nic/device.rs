@@ -1,154 +1,24 @@
-//! Interfaces: found in a network namespace, reached in the best way that works, queue by queue.
-//!
-//! `NicDevice` is the side of whoever has the privileges (the broker): it binds sockets, attaches the XDP program with the
-//! first queue that receives, and detaches it with the last. It knows nothing of ports. [`NicGrant`] is what a client gets:
-//! sockets, which it maps itself.
-//!
-//! Source: semantics.md 24, abi.md 9.1; kernel document networking/af_xdp.
+//! The device behind a port: sockets, queue by queue, and the XDP program, attached with the first queue that receives and detached
+//! with the last.
 
+use super::{MAX_QUEUES, NicGrant, NicPath, NicQueue, NicRequest};
 use crate::adapter::packet::BATCH;
 use crate::control::ControlError;
-use crate::layout::RegionLayout;
 use crate::pool::Region;
 use crate::stats::{Counters, Drop};
 use ringway_abi::{Errno, NicMode};
 use ringway_os::bpf::{BpfError, MissingCapabilities, XdpLink, XdpProgram, XskMap};
-use ringway_os::link::{Link, XdpMode, with_netns};
+use ringway_os::link::{Link, XdpMode};
 use ringway_os::packet::{PacketConfig, PacketSocket};
-use ringway_os::xdp::{CopyMode, RingSizes, Umem, UmemError, UmemLayout, XskConfig, XskError, XskSocket};
+use ringway_os::xdp::{CopyMode, RingSizes, Umem, XskConfig, XskError, XskSocket};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// Queues of an interface, at most: what the grant of all of them can carry.
-pub const MAX_QUEUES: u32 = 48;
 /// Bytes that an Ethernet header with a VLAN tag adds to the MTU.
 const HEADER_BYTES: u32 = 18;
 /// Kernel memory for frames that wait in a packet socket.
 const PACKET_RECV_BYTES: usize = 8 << 20;
-
-/// Where a request comes from, and what it says about interfaces.
-#[derive(Clone, Debug, Default)]
-pub struct NicRequest {
-    /// The namespace in which names are looked up. None: that of the calling thread.
-    pub netns: Option<Arc<OwnedFd>>,
-    /// Identity of that namespace (its inode); 0 if there is only one.
-    pub netns_id: u64,
-    /// How to reach the interface.
-    pub mode: NicMode,
-}
-
-impl NicRequest {
-    /// Runs `work` in the namespace.
-    ///
-    /// # Errors
-    /// EPERM without CAP_SYS_ADMIN, if it is another namespace than the thread's.
-    pub fn in_netns<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        match &self.netns {
-            Some(netns) => with_netns(netns.as_fd(), work),
-            None => Ok(work()),
-        }
-    }
-}
-
-/// How an interface is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum NicPath {
-    /// XDP in the driver, which moves frames itself.
-    ZeroCopy = 1,
-    /// XDP in the driver, one copy.
-    NativeCopy = 2,
-    /// XDP in the stack.
-    Generic = 3,
-    /// Packet socket.
-    Packet = 4,
-}
-
-impl NicPath {
-    /// For people and listings.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            NicPath::ZeroCopy => "xdp native zero-copy",
-            NicPath::NativeCopy => "xdp native copy",
-            NicPath::Generic => "xdp generic",
-            NicPath::Packet => "af_packet",
-        }
-    }
-
-    /// The path of that number.
-    #[must_use]
-    pub const fn from_u32(n: u32) -> Option<Self> {
-        Some(match n {
-            1 => NicPath::ZeroCopy,
-            2 => NicPath::NativeCopy,
-            3 => NicPath::Generic,
-            4 => NicPath::Packet,
-            _ => return None,
-        })
-    }
-
-    /// Where the buffers of a region lie for sockets of this path.
-    ///
-    /// # Errors
-    /// [`UmemError`] if buffers of that size cannot be used so.
-    pub fn umem(self, l: &RegionLayout) -> Result<UmemLayout, UmemError> {
-        let bufs = &l.bufs;
-        match self {
-            // A zero-copy driver refuses frames that cross into a page that is not contiguous for the device.
-            NicPath::ZeroCopy => UmemLayout::aligned(l.memsize, bufs.offset, bufs.objsize, bufs.objtotal),
-            _ => UmemLayout::unaligned(l.memsize, bufs.offset, bufs.objsize, bufs.objtotal),
-        }
-    }
-
-    /// The ways to try, best first. Adapter modes (tunable `admode`): 0 any, 1 native only, 2 emulated only.
-    fn plan(mode: NicMode, admode: i32, link: &Link) -> Vec<NicPath> {
-        match mode {
-            NicMode::Zerocopy => return vec![NicPath::ZeroCopy],
-            NicMode::Copy => return vec![NicPath::NativeCopy],
-            NicMode::Generic => return vec![NicPath::Generic],
-            NicMode::Packet => return vec![NicPath::Packet],
-            NicMode::Auto => {}
-        }
-        let mut plan = vec![];
-        if admode != 2 {
-            // Software devices never do zero-copy, and each try pins the region.
-            if link.kind.is_none() && !link.loopback {
-                plan.push(NicPath::ZeroCopy);
-            }
-            plan.push(NicPath::NativeCopy);
-        }
-        if admode != 1 {
-            plan.extend([NicPath::Generic, NicPath::Packet]);
-        }
-        plan
-    }
-}
-
-/// A bound queue, as granted.
-#[derive(Clone, Debug)]
-pub struct NicQueue {
-    /// Its number, and that of the rings over it.
-    pub index: u16,
-    /// Its socket.
-    pub socket: Arc<OwnedFd>,
-    /// Entries of the kernel's rings (AF_XDP).
-    pub sizes: RingSizes,
-}
-
-/// An interface, as granted.
-#[derive(Clone, Debug)]
-pub struct NicGrant {
-    /// How it is reached.
-    pub path: NicPath,
-    /// Index of the interface in its namespace.
-    pub ifindex: u32,
-    /// Frames may lie in several slots (NS_MOREFRAG).
-    pub multi_slot: bool,
-    /// Queues of the bound rings.
-    pub queues: Vec<NicQueue>,
-}
 
 /// Why a path does not work.
 enum Refusal {
