@@ -1,11 +1,11 @@
 //! Attachments: one per process and broker. Its number is what the process writes into the locks that it holds; when it ends, its
 //! locks are broken and the rings behind them repaired.
 
+use crate::closer::Foreign;
 use ringway_core::control::Registry;
 use ringway_core::kring::{BROKER, REPAIR};
 use ringway_core::layout::RingShared;
 use ringway_core::vale::{repair_receiver, repair_sender};
-use ringway_os::sock::Conn;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 #[derive(Debug)]
 pub struct Attachment {
     /// Hangs up when the process is gone, or has called exec.
-    pub channel: Conn,
+    pub channel: Foreign,
     /// Readable when the process is dead; a channel kept open by a child does not hide that.
     pub pidfd: OwnedFd,
     /// Process.

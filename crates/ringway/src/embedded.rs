@@ -204,7 +204,9 @@ impl Binding {
         }
         let mode = spec.nic_mode.unwrap_or_default();
         registry.ask_from(NicRequest { mode, ..NicRequest::default() });
-        let id = registry.register(OWNER, &spec.name, &req)?;
+        let id = registry.register(OWNER, &spec.name, &req);
+        drop(registry.take_retired());
+        let id = id?;
         let grant = registry.grant(id);
         drop(registry);
         // From here on a failure unbinds.
@@ -224,7 +226,10 @@ fn region_of(registry: &mut Registry, share: &str) -> Result<u16, OpenError> {
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        self.engine.lock().unbind(self.id);
+        let mut registry = self.engine.lock();
+        registry.unbind(self.id);
+        // Nobody but this process holds them.
+        drop(registry.take_retired());
     }
 }
 

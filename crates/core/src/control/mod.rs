@@ -21,12 +21,14 @@ mod info;
 mod nic;
 mod ports;
 mod regions;
+mod retired;
 mod switches;
 mod tunables;
 
 pub use brokered::{Job, Jobs};
 pub use info::{HolderInfo, PortInfo, RingInfo};
 pub use nic::InterfaceUsers;
+pub use retired::Retired;
 pub use tunables::Tunables;
 
 /// A request that could not be served: the number for programs, and the words for people.
@@ -183,6 +185,8 @@ pub struct Registry {
     names: HashMap<String, PortId>,
     switches: Vec<Option<Switch>>,
     bindings: HashMap<BindingId, Binding>,
+    /// Files of ports that are gone, for the keeper to close.
+    retired: Vec<Retired>,
     next_id: u64,
     next_generation: u32,
 }

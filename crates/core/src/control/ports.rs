@@ -355,6 +355,7 @@ impl Registry {
             self.unseat(i, index);
         }
         let _ = port.state.memfd.discard();
+        self.retire_bells(port.owner, [port.rx_bell, port.tx_bell, port.worker_bell], port.notice);
         self.release_region(port.region);
     }
 }

@@ -315,16 +315,15 @@ impl NicDevice {
         }
     }
 
-    /// Closes a queue. With the last one the program leaves the interface.
-    pub fn close_queue(&mut self, index: u16) {
+    /// Closes a queue, but for its socket, which was lent. With the last one the program leaves the interface.
+    pub fn close_queue(&mut self, index: u16) -> Option<Arc<OwnedFd>> {
         self.stop_receiving(index);
-        if let Some(queue) = self.queues.get_mut(usize::from(index)) {
-            *queue = None;
-        }
+        let queue = self.queues.get_mut(usize::from(index)).and_then(Option::take);
         if !self.has_open_queue() {
             self.attached = None;
             self.path = None;
         }
+        queue.map(|q| q.socket)
     }
 }
 
