@@ -1,5 +1,6 @@
 //! What tests across processes share: the programs, built once; a broker of their own; words about what was skipped.
 
+pub mod hostile;
 pub mod ns;
 pub mod udp;
 
