@@ -3,15 +3,18 @@
 use ringway_core::lease::Grant;
 use ringway_e2e::hostile::{Random, latencies, maps, register, words};
 use ringway_e2e::{Peer, TestBroker};
+use rustix::fs::OFlags;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Doorbells filled to the brim, and made blocking.
 pub fn fill_bells(grant: &Grant) {
     for bell in [&grant.rx_bell, &grant.tx_bell, &grant.worker_bell] {
-        let _ = rustix::io::write(bell.as_fd(), &(u64::MAX - 1).to_ne_bytes());
+        // A second time it is full already: that must not be ours to wait for.
         let flags = rustix::fs::fcntl_getfl(bell.as_fd()).unwrap();
-        let _ = rustix::fs::fcntl_setfl(bell.as_fd(), flags - rustix::fs::OFlags::NONBLOCK);
+        let _ = rustix::fs::fcntl_setfl(bell.as_fd(), flags | OFlags::NONBLOCK);
+        let _ = rustix::io::write(bell.as_fd(), &(u64::MAX - 1).to_ne_bytes());
+        let _ = rustix::fs::fcntl_setfl(bell.as_fd(), flags - OFlags::NONBLOCK);
     }
 }
 
