@@ -62,9 +62,7 @@ fn request() -> Vec<(String, Vec<u8>)> {
     let full = [0, 0, 1, 0, 0, 0x80, 0, 0, 32, 16, 2, 3, 0x80, 2, 8];
     let null = [0, 0, 13, 3, 0, 0x80, 0, 0, 0, 0, 0, 0, 0x80, 2, 8];
     // A null port that binds none of very many rings.
-    let huge =
-        [&[0, 0, 13, 3, 5, 0x80, 0, 0][..], &[0xff; 5], &[0xff; 5], &[0xff; 5], &[0xff; 5], &[0x80, 2, 0]]
-            .concat();
+    let huge = [0, 0, 13, 3, 5, 0x80, 0, 0, 8, 8, 0xfe, 0xff, 0xff, 0xfe, 0xff, 0xff, 0x80, 2, 0];
     [
         (
             "switch",

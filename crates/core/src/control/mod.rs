@@ -255,10 +255,12 @@ impl Registry {
         Some(&self.ports.get(&self.bindings.get(&id)?.port)?.name)
     }
 
-    /// Bytes of regions that belong to `uid`, as far as they could ever be touched.
+    /// Bytes of regions and of ring states that belong to `uid`, as far as they could ever be touched.
     #[must_use]
     pub fn region_bytes(&self, uid: u32) -> u64 {
-        self.regions.values().filter(|r| r.owner == uid).map(|r| r.region.layout.memsize).sum()
+        let regions = self.regions.values().filter(|r| r.owner == uid).map(|r| r.region.layout.memsize);
+        let states = self.ports.values().filter(|p| p.owner == uid).map(|p| p.state.map.len_bytes() as u64);
+        regions.sum::<u64>() + states.sum::<u64>()
     }
 
     /// The states of all rings of all ports, each with the port's owner: for the repair of locks that a dead attachment held.
