@@ -2,7 +2,8 @@
 //!
 //! One message is one SEQPACKET datagram: a [`Head`], then a body whose layout the head's kind fixes. Everything is native
 //! byte order: both ends are on one machine. Each request brings its own reply socket as its first fd, since several processes may
-//! share a connection and would read each other's answers. The reply is one message on that socket.
+//! share a connection and would read each other's answers. The reply is one message on that socket: a Unix socket of type SEQPACKET
+//! that has a name (an abstract one that the kernel chose will do), so that sending on it never waits. Others get no answer.
 //!
 //! | request | body | fds | reply body, on success | fds |
 //! |---|---|---|---|---|

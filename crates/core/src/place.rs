@@ -23,7 +23,7 @@ pub struct Place {
 #[must_use]
 pub fn places(uid: u32) -> Vec<Place> {
     if let Some(path) = env::var_os(SOCKET_VAR).filter(|v| !v.is_empty()) {
-        return vec![Place { socket: path.into(), startable: true, private: false }];
+        return vec![named(Path::new(&path))];
     }
     let mut out = vec![Place { socket: SYSTEM_SOCKET.into(), startable: uid == 0, private: false }];
     if uid == 0 {
@@ -38,6 +38,12 @@ pub fn places(uid: u32) -> Vec<Place> {
         }
     });
     out
+}
+
+/// The one place of somebody who names the socket: nothing else is tried, and a broker is started there if none answers.
+#[must_use]
+pub fn named(socket: &Path) -> Place {
+    Place { socket: socket.to_owned(), startable: true, private: false }
 }
 
 /// Name of the lock file beside a socket.

@@ -1,9 +1,10 @@
 //! Attachments: one per process and broker. Its number is what the process writes into the locks that it holds; when it ends, its
 //! locks are broken and the rings behind them repaired.
 
+use crate::closer::Foreign;
 use ringway_core::control::Registry;
 use ringway_core::kring::BROKER;
-use ringway_os::sock::{Conn, Creds};
+use ringway_os::sock::Creds;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 #[derive(Debug)]
 pub struct Attachment {
     /// Hangs up when the process is gone, or has called exec.
-    pub channel: Conn,
+    pub channel: Foreign,
     /// Readable when the process is dead; a channel kept open by a child does not hide that.
     pub pidfd: OwnedFd,
     /// Process.
@@ -85,7 +86,7 @@ impl Attachments {
     /// Those whose process is gone, though that has not been served yet.
     pub fn dead(&self) -> Vec<u32> {
         let (numbers, channels): (Vec<u32>, Vec<_>) =
-            self.living.iter().map(|(n, a)| (*n, a.channel.as_fd())).unzip();
+            self.living.iter().filter_map(|(n, a)| Some((*n, a.channel.socket()?.as_fd()))).unzip();
         let gone = ringway_os::sys::hung_up(&channels);
         numbers.into_iter().zip(gone).filter(|(_, gone)| *gone).map(|(n, _)| n).collect()
     }

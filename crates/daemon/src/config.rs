@@ -77,11 +77,13 @@ pub struct Limits {
     pub memory_mib: u64,
     /// Processes attached.
     pub attachments: usize,
+    /// Files that wait to be closed.
+    pub closing: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { sessions: 2048, ports: 1024, memory_mib: 65536, attachments: 512 }
+        Limits { sessions: 2048, ports: 1024, memory_mib: 65536, attachments: 512, closing: 1024 }
     }
 }
 

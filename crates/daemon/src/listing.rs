@@ -119,6 +119,8 @@ pub struct Status {
     pub bindings: usize,
     /// Processes attached.
     pub attachments: usize,
+    /// Files that clients sent or were lent, and that wait to be closed.
+    pub closing: usize,
     /// Ports.
     pub ports: usize,
     /// Locks of dead processes broken since it began.

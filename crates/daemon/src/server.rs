@@ -1,18 +1,19 @@
 //! The loop that serves clients: one thread, which never waits for any of them.
 
 use crate::attach::Attachments;
+use crate::closer::Closers;
 use crate::config::Config;
 use crate::session::Session;
 use crate::worker::Worker;
+use ringway_abi::Errno;
 use ringway_abi::wire;
-use ringway_core::control::Registry;
+use ringway_core::control::{ControlError, Registry};
 use ringway_os::event::{Epoll, EventBuf, EventFlags};
-use ringway_os::sock::Listener;
+use ringway_os::sock::{Conn, Listener};
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long a broker that nobody uses stays.
@@ -34,29 +35,6 @@ fn token(id: u64, of: u64) -> u64 {
     id << 2 | of
 }
 
-/// Closes files that clients sent: a hostile holder can make even `close` wait, so that is not for the thread that serves others.
-#[derive(Debug)]
-pub struct Closer(mpsc::Sender<Vec<OwnedFd>>);
-
-impl Closer {
-    fn start() -> io::Result<Self> {
-        let (tx, rx) = mpsc::channel::<Vec<OwnedFd>>();
-        std::thread::Builder::new().name("closer".into()).stack_size(64 << 10).spawn(move || {
-            for fds in rx {
-                drop(fds);
-            }
-        })?;
-        Ok(Closer(tx))
-    }
-
-    /// Closes them some time soon.
-    pub fn close(&self, fds: Vec<OwnedFd>) {
-        if !fds.is_empty() {
-            let _ = self.0.send(fds);
-        }
-    }
-}
-
 /// The broker.
 #[derive(Debug)]
 pub struct Server {
@@ -64,7 +42,7 @@ pub struct Server {
     pub(crate) config: Config,
     pub(crate) sessions: HashMap<u64, Session>,
     pub(crate) attachments: Attachments,
-    pub(crate) closer: Closer,
+    pub(crate) closers: Closers,
     pub(crate) worker: Worker,
     pub(crate) own_uid: u32,
     /// Identity of the broker's own network namespace.
@@ -88,12 +66,13 @@ impl Server {
         registry.public_switches.clone_from(&config.public_switches);
         let own_uid = ringway_os::sys::euid();
         registry.interface_users = config.interface_users(own_uid);
+        let closers = Closers::new(config.limits.closing);
         Ok(Server {
             registry,
             config,
             sessions: HashMap::new(),
             attachments: Attachments::default(),
-            closer: Closer::start()?,
+            closers,
             worker: Worker::new()?,
             own_uid,
             netns_id: netns_id_of_self(),
@@ -168,27 +147,27 @@ impl Server {
                     return;
                 }
             };
-            let Ok(uid) = conn.peer_uid() else { continue };
+            // Always known, for such a socket.
+            let uid = conn.peer_uid().unwrap_or(u32::MAX);
             let mine = self.sessions.values().filter(|s| s.uid == uid).count();
             let refusal = if !self.config.admit.admits(uid, self.own_uid) {
-                Some((ringway_abi::Errno::EACCES, "this broker does not admit you (admit)".to_owned()))
+                Some(ControlError::new(Errno::EACCES, "this broker does not admit you (admit)"))
             } else if mine >= self.config.limits.sessions {
-                Some((
-                    ringway_abi::Errno::EMFILE,
-                    format!("this user has {mine} descriptors open (limits.sessions)"),
-                ))
+                let text = format!("this user has {mine} descriptors open (limits.sessions)");
+                Some(ControlError::new(Errno::EMFILE, text))
             } else {
-                None
+                self.closers.is_full(uid)
             };
-            if let Some((errno, text)) = refusal {
-                // Whoever sends a request finds this on the connection instead of an answer.
-                let _ = conn.send(&wire::message(wire::Kind::Reply, errno.0, text.as_bytes()), &[]);
+            if let Some(refusal) = refusal {
+                refuse_connection(&conn, &refusal);
+                self.closers.close_conn(uid, conn);
                 continue;
             }
             let id = self.next_id;
             self.next_id += 1;
             if let Err(e) = self.epoll.add(&conn, token(id, SESSION), EventFlags::IN) {
                 tracing::warn!("cannot watch a connection: {e}");
+                self.closers.close_conn(uid, conn);
                 continue;
             }
             self.sessions.insert(id, Session { conn, uid, pid: 0, binding: None, insiders: vec![] });
@@ -199,6 +178,11 @@ impl Server {
         let mut buf = vec![0; wire::MAX_MESSAGE_BYTES];
         for _ in 0..MESSAGES_PER_TURN {
             let Some(session) = self.sessions.get(&id) else { return };
+            if let Some(refusal) = self.closers.is_full(session.uid) {
+                refuse_connection(&session.conn, &refusal);
+                self.end_session(id);
+                return;
+            }
             match session.conn.recv(&mut buf) {
                 Ok(m) if m.len_bytes == 0 && m.fds.is_empty() => {
                     // A hang-up, or an empty message: neither is a request.
@@ -209,6 +193,7 @@ impl Server {
                     let len = m.len_bytes.min(buf.len());
                     let message = std::mem::take(&mut buf);
                     self.serve(id, &message[..len], m);
+                    self.close_retired();
                     buf = message;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -259,8 +244,16 @@ impl Server {
             self.registry.unbind(binding);
             self.worker.refresh(&self.registry);
         }
+        self.close_retired();
         let _ = self.epoll.remove(&session.conn);
-        self.closer.close(vec![session.conn.into_fd()]);
+        self.closers.close_conn(session.uid, session.conn);
+    }
+
+    /// Lets go of what clients were lent of ports that are gone. The worker has let go of it before.
+    fn close_retired(&mut self) {
+        for files in self.registry.take_retired() {
+            self.closers.close(files.owner, files);
+        }
     }
 
     /// Watches the interfaces of just those network namespaces in which ports have some.
@@ -278,20 +271,22 @@ impl Server {
 
     pub(crate) fn watch_attachment(&mut self, number: u32) -> io::Result<()> {
         let Some(a) = self.attachments.get(number) else { return Ok(()) };
-        self.epoll.add(&a.channel, token(number.into(), CHANNEL), EventFlags::empty())?;
+        let channel = a.channel.socket().ok_or(io::ErrorKind::InvalidInput)?;
+        self.epoll.add(channel, token(number.into(), CHANNEL), EventFlags::empty())?;
         self.epoll.add(&a.pidfd, token(number.into(), PIDFD), EventFlags::IN)
     }
 
     pub(crate) fn end_attachment(&mut self, number: u32) {
         let Some(a) = self.attachments.remove(number) else { return };
-        let _ = self.epoll.remove(&a.channel);
+        if let Some(channel) = a.channel.fd() {
+            let _ = self.epoll.remove(channel);
+        }
         let _ = self.epoll.remove(&a.pidfd);
         self.break_locks();
         self.sessions.values_mut().for_each(|s| s.insiders.retain(|n| *n != number));
         if self.registry.guest_left(number) {
             self.worker.refresh(&self.registry);
         }
-        self.closer.close(vec![a.channel.into_fd(), a.pidfd]);
     }
 
     fn break_locks(&mut self) {
@@ -301,6 +296,11 @@ impl Server {
             self.locks_broken += broken as u64;
         }
     }
+}
+
+/// Whoever sends a request finds this on the connection instead of an answer.
+fn refuse_connection(conn: &Conn, refusal: &ControlError) {
+    let _ = conn.send(&wire::message(wire::Kind::Reply, refusal.errno.0, refusal.message.as_bytes()), &[]);
 }
 
 /// Identity of the network namespace that `file` refers to.

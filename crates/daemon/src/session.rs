@@ -2,6 +2,7 @@
 //! the kernel says of this very message.
 
 use crate::attach::Attachment;
+use crate::closer::Foreign;
 use crate::listing::{self, Status};
 use crate::server::Server;
 use ringway_abi::wire::{self, Kind};
@@ -81,9 +82,15 @@ fn json_fd<T: serde::Serialize>(value: &T) -> Result<Memfd, ControlError> {
 impl Server {
     /// Serves one message of session `id`.
     pub(crate) fn serve(&mut self, id: u64, buf: &[u8], message: Message) {
-        let Some(creds) = message.creds else { return };
-        let mut fds = message.fds.into_iter();
-        let Some(reply) = fds.next().map(Conn::adopt) else { return };
+        let (uid, creds) = match (message.creds, self.sessions.get(&id)) {
+            (Some(creds), _) => (creds.uid, Some(creds)),
+            (None, Some(session)) => (session.uid, None),
+            (None, None) => (u32::MAX, None),
+        };
+        // From here on nothing that is dropped makes us wait.
+        let mut files = message.fds.into_iter().map(|fd| Foreign::new(fd, uid, &self.closers));
+        let (reply, rest) = (files.next(), files.collect::<Vec<_>>());
+        let (Some(creds), Some(reply)) = (creds, reply) else { return };
         if message.truncated {
             let e = Err(refuse(Errno::EMSGSIZE, "the message is too long"));
             return self.finish(reply, &e);
@@ -96,16 +103,13 @@ impl Server {
             }
         };
         let who = Asker { uid: creds.uid };
-        let rest: Vec<_> = fds.collect();
         if rest.len() + 1 != kind.request_fds() {
-            self.closer.close(rest);
             let e = Err(refuse(Errno::EPROTO, "wrong number of fds"));
             return self.finish(reply, &e);
         }
         match kind {
             Kind::Attach => {
-                let channel = rest.into_iter().next().map(Conn::adopt);
-                let answer = self.attach(creds, channel);
+                let answer = self.attach(creds, rest.into_iter().next());
                 let answer = answer.map(|number| Answer {
                     body: wire::Attached { number }.as_bytes().to_vec(),
                     fds: vec![],
@@ -174,20 +178,24 @@ impl Server {
         }
     }
 
-    /// Sends the answer, and leaves closing the client's socket to a thread that may wait.
-    fn finish(&self, reply: Conn, answer: &Result<Answer<'_>, ControlError>) {
-        send_answer(&reply, answer);
-        self.closer.close(vec![reply.into_fd()]);
+    /// Sends the answer. A reply socket that is none, or none that can be used without waiting, gets nothing.
+    fn finish(&self, reply: Foreign, answer: &Result<Answer<'_>, ControlError>) {
+        match reply.socket() {
+            Some(reply) => send_answer(reply, answer),
+            None => tracing::debug!("a client sent no socket for its answer"),
+        }
+        // One request, one answer.
+        drop(reply);
     }
 
-    fn answer_json<T: serde::Serialize>(&self, reply: Conn, value: &T) {
+    fn answer_json<T: serde::Serialize>(&self, reply: Foreign, value: &T) {
         match json_fd(value) {
             Ok(memfd) => self.finish(reply, &Ok(Answer { body: vec![], fds: vec![memfd.as_fd()] })),
             Err(e) => self.finish(reply, &Err(e)),
         }
     }
 
-    fn attach(&mut self, creds: Creds, channel: Option<Conn>) -> Result<u32, ControlError> {
+    fn attach(&mut self, creds: Creds, channel: Option<Foreign>) -> Result<u32, ControlError> {
         let channel = channel.ok_or_else(|| refuse(Errno::EPROTO, "no channel"))?;
         if self.attachments.count_of(creds.uid) >= self.config.limits.attachments {
             let max = self.config.limits.attachments;
@@ -254,7 +262,7 @@ impl Server {
         Err(refuse(Errno::EACCES, "the descriptor was bound by another user: its peers are not lent to you"))
     }
 
-    fn control(&mut self, id: u64, creds: Creds, body: &[u8], reply: Conn) {
+    fn control(&mut self, id: u64, creds: Creds, body: &[u8], reply: Foreign) {
         let mut rest = body;
         let Ok(control) = wire::take::<wire::Control>(&mut rest) else {
             return self.finish(reply, &Err(refuse(Errno::EPROTO, "message too short")));
@@ -299,7 +307,7 @@ impl Server {
     /// As `finish`; who sent options gets their statuses also when the request failed.
     fn finish_control(
         &self,
-        reply: Conn,
+        reply: Foreign,
         header: &nmreq_header,
         options: &[ReqOption],
         answer: &Result<Answer<'_>, ControlError>,
@@ -309,10 +317,10 @@ impl Server {
             return self.finish(reply, answer);
         }
         let body = [&controlled(header, &[], options), cut_text(&e.message).as_bytes()].concat();
-        if let Err(e) = reply.send(&wire::message(Kind::Refused, e.errno.0, &body), &[]) {
+        let sent = reply.socket().map(|r| r.send(&wire::message(Kind::Refused, e.errno.0, &body), &[]));
+        if let Some(Err(e)) = sent {
             tracing::debug!("a client did not take its answer: {e}");
         }
-        self.closer.close(vec![reply.into_fd()]);
     }
 
     /// From which network namespace session `id` asks: that of the client, whatever the broker's is.
@@ -490,6 +498,7 @@ impl Server {
             sessions: self.sessions.len(),
             bindings: self.registry.bindings(),
             attachments: self.attachments.len(),
+            closing: self.closers.waiting_of_all(),
             ports: self.registry.port_count(),
             locks_broken: self.locks_broken,
             cpu_ns: ringway_os::sys::process_cpu_nanos(),

@@ -1,7 +1,9 @@
 //! What tests across processes share: the programs, built once; a broker of their own; words about what was skipped.
 
+pub mod hostile;
 pub mod ns;
 pub mod raw;
+pub mod udp;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -135,6 +137,11 @@ impl TestBroker {
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("sock")
+    }
+
+    /// Where this process opens ports with it.
+    pub fn netmap(&self) -> ringway::Netmap {
+        ringway::Netmap::at(self.socket())
     }
 
     /// Its process.

@@ -1,8 +1,10 @@
 //! Network interfaces through the broker: veth pairs between namespaces of their own.
 #![allow(missing_docs)]
+#![forbid(unsafe_code)]
 
 use ringway::{Errno, Interest, Netmap, Port, SyncError};
-use ringway_e2e::ns::{MAC_A, MAC_B, Ns, Pair};
+use ringway_e2e::ns::{Ns, Pair};
+use ringway_e2e::udp::{exchange, udp_frame, udp_payload};
 use ringway_e2e::{TestBroker, root_or_skip};
 use ringway_os::bpf::{XdpProgram, XskMap};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,103 +14,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// An Ethernet frame with an UDP datagram from 10.77.0.1:1000 to 10.77.0.2:`port`.
-fn udp_frame(port: u16, payload: &[u8]) -> Vec<u8> {
-    let (udp_len, ip_len) = (8 + payload.len() as u16, 28 + payload.len() as u16);
-    let mut ip = vec![0x45, 0];
-    ip.extend(ip_len.to_be_bytes());
-    ip.extend([0, 1, 0, 0, 64, 17, 0, 0, 10, 77, 0, 1, 10, 77, 0, 2]);
-    let sum: u32 = ip.as_chunks::<2>().0.iter().map(|w| u32::from(u16::from_be_bytes(*w))).sum();
-    let folded = !((sum & 0xffff) + (sum >> 16)) as u16;
-    ip[10..12].copy_from_slice(&folded.to_be_bytes());
-    let mut f = [MAC_B, MAC_A].concat();
-    f.extend([8, 0]);
-    f.extend(ip);
-    f.extend(1000u16.to_be_bytes());
-    f.extend(port.to_be_bytes());
-    f.extend(udp_len.to_be_bytes());
-    f.extend([0, 0]);
-    f.extend_from_slice(payload);
-    f
-}
-
-/// Frames received on all rings until `done` says so, each whole.
-fn receive(port: &mut Port, mut done: impl FnMut(&[u8]) -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
-        let mut over = false;
-        for i in 0..port.rx_rings() {
-            let mut rx = port.rx(i);
-            rx.sync().unwrap();
-            let mut buf = vec![0; 70_000];
-            while !over && let Some(len) = rx.recv(&mut buf) {
-                over = done(&buf[..len]);
-            }
-        }
-        if over {
-            return;
-        }
-        assert!(Instant::now() < end, "waited in vain");
-        port.wait(Interest::RX, Some(Duration::from_millis(100))).unwrap();
-    }
-}
-
-/// The payload of a UDP frame to `port`.
-fn udp_payload(frame: &[u8], port: u16) -> Option<&[u8]> {
-    let is_udp = frame.len() >= 42 && frame[12..14] == [8, 0] && frame[23] == 17;
-    (is_udp && frame[36..38] == port.to_be_bytes()).then(|| {
-        let len = usize::from(u16::from_be_bytes([frame[38], frame[39]]));
-        &frame[42..34 + len]
-    })
-}
-
-fn exchange(pair: &Pair, port: &mut Port, count: u32) {
-    let socket = pair.b.run(|| UdpSocket::bind("10.77.0.2:7000").unwrap());
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    let body =
-        |i: u32, len: usize| -> Vec<u8> { (0..len).map(|k| (k as u32 ^ i.wrapping_mul(77)) as u8).collect() };
-    // From the host there to us.
-    for i in 0..count {
-        socket.send_to(&body(i, 20 + i as usize % 1400), "10.77.0.1:9000").unwrap();
-    }
-    let mut next = 0;
-    receive(port, |frame| {
-        if let Some(payload) = udp_payload(frame, 9000) {
-            assert_eq!(payload, body(next, 20 + next as usize % 1400), "datagram {next}");
-            assert_eq!(&frame[..12], [MAC_A, MAC_B].concat());
-            next += 1;
-        }
-        next == count
-    });
-    // From us to the host there, as many at a time as the socket there holds.
-    let mut buf = [0; 2000];
-    for first in (0..count).step_by(64) {
-        let last = count.min(first + 64);
-        let mut tx = port.tx(0);
-        for i in first..last {
-            let frame = udp_frame(7000, &body(i, 20 + i as usize % 1400));
-            let end = Instant::now() + Duration::from_secs(5);
-            while !tx.send(&frame) {
-                tx.sync().unwrap();
-                assert!(Instant::now() < end, "no room");
-            }
-        }
-        tx.sync().unwrap();
-        drop(tx);
-        for i in first..last {
-            let len = socket.recv(&mut buf).unwrap_or_else(|e| panic!("datagram {i}: {e}"));
-            assert_eq!(buf[..len], body(i, 20 + i as usize % 1400), "datagram {i}");
-        }
-    }
-}
-
-/// Sets the environment of this process: clients in it use `broker`.
-fn use_broker(broker: &TestBroker) {
-    // All tests of this file run one after the other, each with `LOCK`.
-    // SAFETY: nobody else reads or writes the environment meanwhile.
-    unsafe { std::env::set_var("RINGWAY_SOCKET", broker.socket()) };
-}
-
+/// One test at a time: they look at how long things take.
 static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn start(test: &str, queues: u32) -> Option<(std::sync::MutexGuard<'static, ()>, Pair, TestBroker)> {
@@ -118,7 +24,6 @@ fn start(test: &str, queues: u32) -> Option<(std::sync::MutexGuard<'static, ()>,
     }
     let pair = Pair::new(test, queues)?;
     let broker = TestBroker::start("");
-    use_broker(&broker);
     Some((guard, pair, broker))
 }
 
@@ -151,7 +56,7 @@ fn datagrams_arrive_whole_both_ways_in_every_mode() {
     ] {
         pair.a.run(|| {
             let start = Instant::now();
-            let mut port = Netmap::broker().open(name).unwrap();
+            let mut port = broker.netmap().open(name).unwrap();
             println!("{name}: opened in {:?}", start.elapsed());
             assert_eq!(port.nic_path(), Some(path));
             let listed = broker.json(&["ports"]);
@@ -162,25 +67,25 @@ fn datagrams_arrive_whole_both_ways_in_every_mode() {
         });
         wait_for_no_program(&pair);
     }
-    let (errno, text) = pair.a.run(|| errno_of(Netmap::broker().open("netmap:va@mode=zerocopy")));
+    let (errno, text) = pair.a.run(|| errno_of(broker.netmap().open("netmap:va@mode=zerocopy")));
     assert_eq!(errno, Errno::EOPNOTSUPP, "{text}");
-    let (errno, text) = pair.a.run(|| errno_of(Netmap::broker().open("netmap:nosuch")));
+    let (errno, text) = pair.a.run(|| errno_of(broker.netmap().open("netmap:nosuch")));
     assert_eq!(errno, Errno::ENXIO, "{text}");
-    let (errno, text) = pair.a.run(|| errno_of(Netmap::broker().open("netmap:va^")));
+    let (errno, text) = pair.a.run(|| errno_of(broker.netmap().open("netmap:va^")));
     assert!(errno == Errno::EOPNOTSUPP && text.contains("host rings"), "{text}");
     broker.restart("[tunables]\nadmode = 2");
-    pair.a.run(|| assert_eq!(Netmap::broker().open("netmap:va").unwrap().nic_path(), Some("xdp generic")));
+    pair.a.run(|| assert_eq!(broker.netmap().open("netmap:va").unwrap().nic_path(), Some("xdp generic")));
     broker.restart("[tunables]\ngeneric_ringsize = 0");
-    let (errno, text) = pair.a.run(|| errno_of(Netmap::broker().open("netmap:va")));
+    let (errno, text) = pair.a.run(|| errno_of(broker.netmap().open("netmap:va")));
     assert!(errno == Errno::EINVAL && text.contains("generic_ringsize"), "{text}");
 }
 
 #[test]
 fn a_sleeping_receiver_is_woken_by_a_frame() {
-    let Some((_guard, pair, _broker)) = start("a_sleeping_receiver_is_woken_by_a_frame", 1) else { return };
+    let Some((_guard, pair, broker)) = start("a_sleeping_receiver_is_woken_by_a_frame", 1) else { return };
     for name in ["netmap:va", "netmap:va@mode=packet"] {
         pair.a.run(|| {
-            let mut port = Netmap::broker().open(name).unwrap();
+            let mut port = broker.netmap().open(name).unwrap();
             while port.wait(Interest::RX, Some(Duration::from_millis(50))).unwrap().rx {
                 port.rx(0).drain(u32::MAX, |_| true);
             }
@@ -216,11 +121,11 @@ fn a_sleeping_receiver_is_woken_by_a_frame() {
 
 #[test]
 fn one_queue_leaves_the_others_to_the_host() {
-    let Some((_guard, pair, _broker)) = start("one_queue_leaves_the_others_to_the_host", 2) else { return };
+    let Some((_guard, pair, broker)) = start("one_queue_leaves_the_others_to_the_host", 2) else { return };
     pair.a.run(|| {
         let host = UdpSocket::bind("10.77.0.1:9000").unwrap();
         host.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        let mut port = Netmap::broker().open("netmap:va-1").unwrap();
+        let mut port = broker.netmap().open("netmap:va-1").unwrap();
         assert_eq!((port.geometry().rx_rings, port.bound_rings(ringway::Dir::Rx)), (2, 1..2));
         for flow in 0..64 {
             let socket = pair.b.run(|| UdpSocket::bind(("10.77.0.2", 7100 + flow)).unwrap());
@@ -239,7 +144,7 @@ fn one_queue_leaves_the_others_to_the_host() {
         });
         assert!(to_host > 0 && to_us > 0 && to_host + to_us == 64, "host {to_host}, ring {to_us}");
         // The other queue can be had by somebody else.
-        let other = Netmap::broker().open("netmap:va-0").unwrap();
+        let other = broker.netmap().open("netmap:va-0").unwrap();
         drop(port);
         assert_ne!(pair.xdp_on_a(), "");
         drop(other);
@@ -251,7 +156,7 @@ fn one_queue_leaves_the_others_to_the_host() {
 #[test]
 fn a_bridge_of_two_interfaces_carries_ping_and_bulk_tcp() {
     const TEST: &str = "a_bridge_of_two_interfaces_carries_ping_and_bulk_tcp";
-    let Some((_guard, pair, _broker)) = start(TEST, 1) else { return };
+    let Some((_guard, pair, broker)) = start(TEST, 1) else { return };
     let Some(far) = Ns::new(TEST) else { return };
     pair.a.sh(&format!(
         "ip addr flush dev va; ip link add vc type veth peer name vd; ip link set vd netns {}",
@@ -264,7 +169,7 @@ fn a_bridge_of_two_interfaces_carries_ping_and_bulk_tcp() {
     std::thread::scope(|s| {
         let bridge = s.spawn(|| {
             pair.a.run(|| {
-                let mut ends = ["netmap:va", "netmap:vc"].map(|n| Netmap::broker().open(n).unwrap());
+                let mut ends = ["netmap:va", "netmap:vc"].map(|n| broker.netmap().open(n).unwrap());
                 while !stop.load(Ordering::Relaxed) {
                     for i in 0..2 {
                         let [x, y] = &mut ends;
@@ -308,16 +213,16 @@ fn a_bridge_of_two_interfaces_carries_ping_and_bulk_tcp() {
 #[test]
 fn an_interface_with_anothers_program_is_refused_and_the_program_named() {
     const TEST: &str = "an_interface_with_anothers_program_is_refused_and_the_program_named";
-    let Some((_guard, pair, _broker)) = start(TEST, 1) else { return };
+    let Some((_guard, pair, broker)) = start(TEST, 1) else { return };
     pair.a.run(|| {
         let map = XskMap::create(1).unwrap();
         let program = XdpProgram::redirect(&map).unwrap();
         let ifindex = ringway_os::link::index_of("va").unwrap();
         let link = program.attach(ifindex, ringway_os::link::XdpMode::Generic).unwrap();
-        let (errno, text) = errno_of(Netmap::broker().open("netmap:va"));
+        let (errno, text) = errno_of(broker.netmap().open("netmap:va"));
         assert!(errno == Errno::EBUSY && text.contains("ringway_xsk (id "), "{text}");
         drop(link);
-        Netmap::broker().open("netmap:va").unwrap();
+        broker.netmap().open("netmap:va").unwrap();
     });
 }
 
@@ -326,8 +231,8 @@ fn interfaces_of_one_name_in_two_namespaces_are_two_ports() {
     const TEST: &str = "interfaces_of_one_name_in_two_namespaces_are_two_ports";
     let Some((_guard, pair, broker)) = start(TEST, 1) else { return };
     let Some(other) = Pair::new(TEST, 1) else { return };
-    let mut first = pair.a.run(|| Netmap::broker().open("netmap:va").unwrap());
-    let mut second = other.a.run(|| Netmap::broker().open("netmap:va").unwrap());
+    let mut first = pair.a.run(|| broker.netmap().open("netmap:va").unwrap());
+    let mut second = other.a.run(|| broker.netmap().open("netmap:va").unwrap());
     assert_eq!(broker.json(&["ports"]).as_array().unwrap().len(), 2);
     assert_eq!(first.mem_id(), second.mem_id());
     exchange(&pair, &mut first, 50);
@@ -340,7 +245,7 @@ fn an_interface_that_changes_under_a_port_neither_hangs_nor_crashes_it() {
     let Some((_guard, pair, broker)) = start(TEST, 1) else { return };
     for name in ["netmap:va", "netmap:va@mode=generic", "netmap:va@mode=packet"] {
         pair.a.run(|| {
-            let mut port = Netmap::broker().open(name).unwrap();
+            let mut port = broker.netmap().open(name).unwrap();
             exchange(&pair, &mut port, 20);
             // Down: nothing moves, nothing fails.
             pair.a.sh("ip link set va down");
@@ -367,7 +272,7 @@ fn an_interface_that_changes_under_a_port_neither_hangs_nor_crashes_it() {
     }
     // Deleted, while somebody sleeps.
     pair.a.run(|| {
-        let mut port = Netmap::broker().open("netmap:va").unwrap();
+        let mut port = broker.netmap().open("netmap:va").unwrap();
         while port.wait(Interest::RX, Some(Duration::from_millis(50))).unwrap().rx {
             port.rx(0).drain(u32::MAX, |_| true);
         }
@@ -386,7 +291,7 @@ fn an_interface_that_changes_under_a_port_neither_hangs_nor_crashes_it() {
         });
         assert_eq!(port.txsync(), Err(SyncError::Stopped));
         assert_eq!(port.rxsync(), Err(SyncError::Stopped));
-        let (errno, _) = errno_of(Netmap::broker().open("netmap:va"));
+        let (errno, _) = errno_of(broker.netmap().open("netmap:va"));
         assert_eq!(errno, Errno::ENXIO);
     });
 }
@@ -515,7 +420,7 @@ fn what_is_killed_leaves_the_interface_as_it_was() {
         assert!(say(&mut out).contains("broker"), "{i}");
         broker.restart("");
         pair.a.run(|| {
-            let mut port = Netmap::broker().open("netmap:va").unwrap();
+            let mut port = broker.netmap().open("netmap:va").unwrap();
             exchange(&pair, &mut port, 20);
         });
         drop(child.stdin.take());
@@ -531,10 +436,10 @@ fn buffers_return_to_a_region_that_lives_on() {
     let Some(other) = Pair::new(TEST, 1) else { return };
     // Room for two ports, and a little more.
     broker.restart("[tunables]\nbuf_num = 4160");
-    let mut keeper = other.a.run(|| Netmap::broker().open("netmap:va").unwrap());
+    let mut keeper = other.a.run(|| broker.netmap().open("netmap:va").unwrap());
     for i in 0..25 {
         let mut port =
-            pair.a.run(|| Netmap::broker().open("netmap:va").unwrap_or_else(|e| panic!("{i}: {e}")));
+            pair.a.run(|| broker.netmap().open("netmap:va").unwrap_or_else(|e| panic!("{i}: {e}")));
         exchange(&pair, &mut port, 100);
         // Some frames stay where they are.
         let socket = pair.b.run(|| UdpSocket::bind("10.77.0.2:0").unwrap());
@@ -546,78 +451,4 @@ fn buffers_return_to_a_region_that_lives_on() {
         }
     }
     exchange(&other, &mut keeper, 100);
-}
-
-/// Not a test: how long opening takes, and packets per second. `cargo test --release --test nic -- --ignored --nocapture figures`.
-#[test]
-#[ignore = "prints figures"]
-fn figures() {
-    const SECONDS: f64 = 1.0;
-    let Some((_guard, pair, _broker)) = start("figures", 1) else { return };
-    let mut opened: Vec<Duration> = (0..9)
-        .map(|_| {
-            std::thread::sleep(Duration::from_millis(100));
-            let begin = Instant::now();
-            let port = pair.a.run(|| Netmap::broker().open("netmap:va").unwrap());
-            let time = begin.elapsed();
-            drop(port);
-            time
-        })
-        .collect();
-    opened.sort();
-    println!("open: median {:?}, worst {:?}", opened[4], opened[8]);
-    std::thread::sleep(Duration::from_millis(200));
-    for (from, to) in [("copy", "copy"), ("generic", "generic"), ("packet", "packet")] {
-        for len in [60, 1514] {
-            let mut tx = pair.a.run(|| Netmap::broker().open(&format!("netmap:va@mode={from}")).unwrap());
-            // Of a type that no host cares for.
-            let mut frame = udp_frame(7000, &vec![1; len - 42]);
-            frame[12..14].copy_from_slice(&[0x88, 0xb5]);
-            let mut send = |time: f64| {
-                let begin = Instant::now();
-                let (mut sent, cpu) = (0u64, ringway_os::sys::thread_cpu_nanos());
-                let mut prepared = std::collections::HashSet::new();
-                while begin.elapsed().as_secs_f64() < time {
-                    let mut ring = tx.tx(0);
-                    sent += u64::from(ring.fill(256, |slot| {
-                        if prepared.insert(slot.buf_idx()) {
-                            slot.payload().copy_from(&frame);
-                        }
-                        slot.set(len as u16, 0);
-                        true
-                    }));
-                    ring.sync().unwrap();
-                }
-                let cpu = ringway_os::sys::thread_cpu_nanos() - cpu;
-                format!("{:.2} Mpps ({} ns)", sent as f64 / begin.elapsed().as_secs_f64() / 1e6, cpu / sent)
-            };
-            let alone = send(SECONDS);
-            let mut rx = pair.b.run(|| Netmap::broker().open(&format!("netmap:vb@mode={to}")).unwrap());
-            let stop = AtomicBool::new(false);
-            let (sent, received) = std::thread::scope(|s| {
-                let receiver = s.spawn(|| {
-                    let (mut got, begin, cpu) = (0u64, Instant::now(), ringway_os::sys::thread_cpu_nanos());
-                    while !stop.load(Ordering::Relaxed) {
-                        rx.rxsync().unwrap();
-                        got += u64::from(rx.rx(0).drain(u32::MAX, |_| true));
-                    }
-                    let cpu = ringway_os::sys::thread_cpu_nanos() - cpu;
-                    format!(
-                        "{:.2} Mpps ({} ns)",
-                        got as f64 / begin.elapsed().as_secs_f64() / 1e6,
-                        cpu / got.max(1)
-                    )
-                });
-                let sent = send(SECONDS);
-                stop.store(true, Ordering::Relaxed);
-                (sent, receiver.join().unwrap())
-            });
-            println!(
-                "{from} {len} B: tx alone {alone}; tx {sent}, rx {received}; CPU of the thread in brackets"
-            );
-            drop(rx);
-            drop(tx);
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
 }

@@ -28,6 +28,8 @@ pub mod mem;
 pub mod packet;
 pub mod ring;
 pub mod sock;
+#[cfg(feature = "test-utils")]
+pub mod stall;
 pub mod state;
 pub mod sync;
 pub mod sys;

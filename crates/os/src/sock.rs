@@ -12,13 +12,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+    SendAncillaryMessage, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 
-/// Fds in one message, at most.
+/// Fds in one message that we send, at most.
 pub const MAX_FDS: usize = 64;
 /// Random names tried before one gives up.
 const NAME_TRIES: u32 = 16;
+/// Fds in one message that we receive: as many as the kernel lets anybody send (`SCM_MAX_FD`). With less room the kernel would close the
+/// others inside the call, and closing can wait for who sent them.
+const MAX_RECEIVED_FDS: usize = 253;
 
 /// Who sent a message, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub struct Creds {
 pub struct Message {
     /// Bytes of it that are in the caller's buffer.
     pub len_bytes: usize,
-    /// It was longer than the buffer, or carried more fds than we take: do not trust it.
+    /// It was longer than the buffer, or carried more fds than this process may open: do not trust it.
     pub truncated: bool,
     /// Fds that came with it.
     pub fds: Vec<OwnedFd>,
@@ -79,14 +82,64 @@ impl Conn {
         Ok(Conn { fd })
     }
 
-    /// Two ends of a new connection.
+    /// Two ends of a new connection. Both have a name that the kernel chose, see [`Conn::never_waits`].
     ///
     /// # Errors
     /// EMFILE.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (a, b) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        for end in [&a, &b] {
+            rustix::net::bind(end, &SocketAddrUnix::new_unnamed())?;
+        }
         Ok((Conn { fd: a }, Conn { fd: b }))
+    }
+
+    /// True if sending and polling never wait, whatever other holders do to it: a Unix socket of this type that has a name. Asking does
+    /// not wait either, whatever the fd is.
+    ///
+    /// Other files may have a lock that somebody holds: a TCP socket while its other holder sends out of memory that never comes, a
+    /// FUSE file. A Unix socket without a name may be given one by the kernel as it sends, under the lock that its other holder keeps
+    /// by naming it in a file system that never answers.
+    ///
+    /// Source: `unix_dgram_sendmsg`, `unix_autobind` and `unix_bind_bsd` of kernel net/unix/af_unix.c.
+    #[must_use]
+    pub fn never_waits(&self) -> bool {
+        // The name itself may be anything; its length alone is asked.
+        let named = |name: SocketAddrAny| name.addr_len() as usize > size_of::<libc::sa_family_t>();
+        sockopt::socket_domain(&self.fd) == Ok(AddressFamily::UNIX)
+            && sockopt::socket_type(&self.fd) == Ok(SocketType::SEQPACKET)
+            && rustix::net::getsockname(&self.fd).is_ok_and(named)
+    }
+
+    /// Closes the connection if that cannot wait for anybody: if no message that was not received carries fds. Else it is given back,
+    /// and nothing more can come in.
+    ///
+    /// # Errors
+    /// The connection. It must ask for credentials ([`Conn::want_creds`]).
+    pub fn close_at_once(self) -> Result<(), Self> {
+        if rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both).is_err() {
+            return Err(self);
+        }
+        loop {
+            // Credentials first, and room for them alone: fds show as a message cut short, and stay in it.
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+            let peeked =
+                rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(&mut [0; 1])], &mut control, flags);
+            let Ok(peeked) = peeked else { return Err(self) };
+            if peeked.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
+                return Err(self);
+            }
+            // Each message has a sender; without one this is the end.
+            if control.drain().next().is_none() {
+                return Ok(());
+            }
+            if self.recv(&mut [0; 1]).is_err() {
+                return Err(self);
+            }
+        }
     }
 
     /// Takes in an fd. Whether it really is such a socket shows at the first use.
@@ -160,7 +213,8 @@ impl Conn {
     }
 
     fn recv_flags(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<Message> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_RECEIVED_FDS), ScmCredentials(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = flags | RecvFlags::CMSG_CLOEXEC;
         let got = rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(buf)], &mut control, flags)?;
@@ -365,5 +419,60 @@ mod tests {
         assert!(b.recv(&mut buf).unwrap().truncated);
         drop(a);
         assert_eq!(b.recv(&mut buf).unwrap().len_bytes, 0);
+    }
+
+    #[test]
+    fn as_many_fds_come_as_can_be_sent() {
+        let (a, b) = Conn::pair().unwrap();
+        let fds = [a.as_fd(); MAX_RECEIVED_FDS];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_RECEIVED_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        rustix::net::sendmsg(&a, &[IoSlice::new(b"all")], &mut control, SendFlags::DONTWAIT).unwrap();
+        let m = b.recv(&mut [0; 8]).unwrap();
+        assert_eq!((m.fds.len(), m.truncated), (MAX_RECEIVED_FDS, false));
+    }
+
+    #[test]
+    fn only_named_sockets_of_this_type_never_wait() {
+        let (a, b) = Conn::pair().unwrap();
+        assert!(a.never_waits() && b.never_waits());
+        let pair =
+            |ty| rustix::net::socketpair(AddressFamily::UNIX, ty, SocketFlags::CLOEXEC, None).unwrap().0;
+        assert!(!Conn::adopt(pair(SocketType::SEQPACKET)).never_waits(), "it has no name");
+        let stream = pair(SocketType::STREAM);
+        rustix::net::bind(&stream, &SocketAddrUnix::new_unnamed()).unwrap();
+        assert!(!Conn::adopt(stream).never_waits());
+        let tcp = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        assert!(!Conn::adopt(tcp).never_waits());
+        // A path that fills its field, so that no NUL ends it.
+        let dir = std::env::temp_dir().join(format!("ringway-sock-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let mut path = dir.join("").into_os_string();
+        path.push("x".repeat(108 - path.len()));
+        let long = pair(SocketType::SEQPACKET);
+        rustix::net::bind(&long, &SocketAddrUnix::new(Path::new(&path)).unwrap()).unwrap();
+        assert!(Conn::adopt(long).never_waits());
+        std::fs::remove_dir_all(&dir).unwrap();
+        let bell = crate::event::Doorbell::new().unwrap();
+        assert!(!Conn::adopt(bell.as_fd().try_clone_to_owned().unwrap()).never_waits());
+    }
+
+    #[test]
+    fn a_connection_with_fds_under_way_is_not_closed_at_once() {
+        for fds in [0, 1] {
+            let (a, b) = Conn::pair().unwrap();
+            b.want_creds().unwrap();
+            for text in [&b""[..], b"longer than the look"] {
+                a.send(text, &[]).unwrap();
+            }
+            a.send(b"last", &[a.as_fd()][..fds]).unwrap();
+            let left = b.close_at_once();
+            assert_eq!(left.is_err(), fds == 1);
+            assert!(a.send(b"too late", &[]).is_err());
+            if let Err(b) = left {
+                assert_eq!(b.recv(&mut [0; 8]).unwrap().fds.len(), 1);
+            }
+        }
     }
 }

@@ -15,12 +15,15 @@
 //!
 //! Source: kernel document networking/af_xdp; linux/if_xdp.h; kernel net/xdp.
 
+mod hold;
+mod kick;
+mod map;
 mod ring;
 mod socket;
 mod umem;
 
-pub use ring::{
-    CompRing, FillRing, Kick, RingSizes, RxRing, TxRing, XdpDesc, XskHold, XskRings, kick_rx, kick_tx,
-};
+pub use hold::XskHold;
+pub use kick::{Kick, kick_rx, kick_tx};
+pub use ring::{CompRing, FillRing, RingSizes, RxRing, TxRing, XdpDesc, XskRings};
 pub use socket::{CopyMode, XskConfig, XskError, XskSocket, XskStats, XskStep, statistics};
 pub use umem::{Umem, UmemError, UmemLayout};

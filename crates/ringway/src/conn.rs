@@ -103,17 +103,26 @@ impl Broker {
     /// # Errors
     /// [`OpenError`]; its text says what to install or to set.
     pub fn connect() -> Result<Self, OpenError> {
-        if let Some(found) = Self::find()? {
+        Self::connect_to(&place::places(euid()))
+    }
+
+    /// Connects to the broker whose socket is `at`, starting one there if none answers; None: as [`Broker::connect`].
+    pub(crate) fn connect_at(at: Option<&Path>) -> Result<Self, OpenError> {
+        at.map_or_else(Self::connect, |socket| Self::connect_to(&[place::named(socket)]))
+    }
+
+    fn connect_to(places: &[Place]) -> Result<Self, OpenError> {
+        let uid = euid();
+        if let Some(found) = first_of(places, uid)? {
             return Ok(found);
         }
-        let uid = euid();
-        let Some(place) = place::places(uid).into_iter().find(|p| p.startable) else {
+        let Some(place) = places.iter().find(|p| p.startable) else {
             return Err(OpenError::NoBroker("there is no place for its socket".into()));
         };
-        start_broker(&place, uid)?;
+        start_broker(place, uid)?;
         // Another program may have won the race to start one, and be about to listen.
         for _ in 0..200 {
-            if let Some(found) = try_place(&place, uid)? {
+            if let Some(found) = try_place(place, uid)? {
                 return Ok(found);
             }
             ringway_os::sys::sleep(Duration::from_millis(5));
@@ -127,12 +136,7 @@ impl Broker {
     /// [`OpenError`] if one is there that may not be used.
     pub fn find() -> Result<Option<Self>, OpenError> {
         let uid = euid();
-        for place in place::places(uid) {
-            if let Some(found) = try_place(&place, uid)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        first_of(&place::places(uid), uid)
     }
 
     /// All brokers that this user can see.
@@ -397,6 +401,16 @@ fn read_answer(buf: &[u8], message: Message) -> Result<Answer, OpenError> {
     Ok(Answer { body: body.to_vec(), fds: message.fds, refused: refused_errno })
 }
 
+/// Connects to the broker at the first of some places where one answers.
+fn first_of(places: &[Place], uid: u32) -> Result<Option<Broker>, OpenError> {
+    for place in places {
+        if let Some(found) = try_place(place, uid)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// Connects to the broker at a place, if one answers there and may be trusted.
 fn try_place(place: &Place, uid: u32) -> Result<Option<Broker>, OpenError> {
     if let Err(e) = place::check_folder(place, uid) {
@@ -461,11 +475,12 @@ fn start_broker(place: &Place, uid: u32) -> Result<(), OpenError> {
 }
 
 impl Session {
-    /// Opens a descriptor and binds it.
+    /// Opens a descriptor with the broker whose socket is `at` (None: the first that answers) and binds it.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(
+        at: Option<&Path>,
         name: &str,
         req: &nmreq_register,
         mode: NicMode,
@@ -473,7 +488,7 @@ impl Session {
     ) -> Result<(Session, Grant), OpenError> {
         let mut cut = 0;
         loop {
-            match Self::register(Broker::connect()?, name, req, mode, options) {
+            match Self::register(Broker::connect_at(at)?, name, req, mode, options) {
                 Err(OpenError::CutOff) if cut < TRIES => cut += 1,
                 other => return other.map(|(session, grant, _)| (session, grant)),
             }

@@ -16,6 +16,7 @@ use ringway_core::lease::{Grant, PeerGrant};
 use ringway_core::nic::NicRequest;
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zerocopy::IntoBytes;
@@ -42,7 +43,8 @@ pub struct Netmap(Origin);
 
 #[derive(Clone)]
 enum Origin {
-    Broker,
+    /// The one whose socket it is; None: the first that answers.
+    Broker(Option<Arc<Path>>),
     Embedded(Arc<Engine>),
 }
 
@@ -60,10 +62,11 @@ impl Engine {
 
 impl fmt::Debug for Netmap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Origin::Broker => "Netmap(broker)",
-            Origin::Embedded(_) => "Netmap(embedded)",
-        })
+        match &self.0 {
+            Origin::Broker(None) => f.write_str("Netmap(broker)"),
+            Origin::Broker(Some(socket)) => write!(f, "Netmap(broker at {})", socket.display()),
+            Origin::Embedded(_) => f.write_str("Netmap(embedded)"),
+        }
     }
 }
 
@@ -71,7 +74,19 @@ impl Netmap {
     /// The broker of this machine, started on first use. [`Port::open`] is short for `Netmap::broker().open`.
     #[must_use]
     pub fn broker() -> Self {
-        Netmap(Origin::Broker)
+        Netmap(Origin::Broker(None))
+    }
+
+    /// The broker whose socket is at `socket`, and no other, whatever the environment says; started there if none answers. What
+    /// `$RINGWAY_SOCKET` is for a whole process, this is for single ports.
+    ///
+    /// ```no_run
+    /// let port = ringway::Netmap::at("/run/lab/ringway.sock").open("vale0:a")?;
+    /// # Ok::<(), ringway::OpenError>(())
+    /// ```
+    #[must_use]
+    pub fn at(socket: impl AsRef<Path>) -> Self {
+        Netmap(Origin::Broker(Some(socket.as_ref().into())))
     }
 
     /// A new engine in this process. It lives as long as this value, its clones and its ports.
@@ -116,7 +131,7 @@ impl Netmap {
     pub fn ports(&self) -> Result<Vec<PortInfo>, OpenError> {
         match &self.0 {
             Origin::Embedded(engine) => Ok(engine.lock().list(OWNER)),
-            Origin::Broker => Err(OpenError::refused(
+            Origin::Broker(_) => Err(OpenError::refused(
                 Errno::EOPNOTSUPP,
                 "the ports of the broker are listed by `ringway ports`",
             )),
@@ -131,9 +146,9 @@ impl Netmap {
         let spec = PortSpec::parse(name)?;
         match &self.0 {
             Origin::Embedded(engine) => Ok(engine.lock().port_hdr_get(OWNER, &spec.name)?),
-            Origin::Broker => {
+            Origin::Broker(at) => {
                 let mut body = nmreq_port_hdr::default();
-                ask_broker(&spec.name, NETMAP_REQ_PORT_HDR_GET, body.as_mut_bytes())?;
+                ask_broker(at.as_deref(), &spec.name, NETMAP_REQ_PORT_HDR_GET, body.as_mut_bytes())?;
                 Ok(body.nr_hdr_len)
             }
         }
@@ -148,9 +163,9 @@ impl Netmap {
         let spec = PortSpec::parse(name)?;
         match &self.0 {
             Origin::Embedded(engine) => Ok(engine.lock().port_hdr_set(OWNER, &spec.name, len_bytes)?),
-            Origin::Broker => {
+            Origin::Broker(at) => {
                 let mut body = nmreq_port_hdr { nr_hdr_len: len_bytes, ..Default::default() };
-                ask_broker(&spec.name, NETMAP_REQ_PORT_HDR_SET, body.as_mut_bytes())
+                ask_broker(at.as_deref(), &spec.name, NETMAP_REQ_PORT_HDR_SET, body.as_mut_bytes())
             }
         }
     }
@@ -162,7 +177,7 @@ impl Netmap {
         options: &mut [ReqOption],
     ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
         match &self.0 {
-            Origin::Broker => open_with_broker(spec, req, options),
+            Origin::Broker(at) => open_with_broker(at.as_deref(), spec, req, options),
             Origin::Embedded(engine) => Binding::open(engine, spec, req, options),
         }
     }
@@ -191,7 +206,9 @@ impl Binding {
         }
         let mode = spec.nic_mode.unwrap_or_default();
         registry.ask_from(NicRequest { mode, ..NicRequest::default() });
-        let id = registry.register_with(OWNER, &spec.name, &req, options)?;
+        let id = registry.register_with(OWNER, &spec.name, &req, options);
+        drop(registry.take_retired());
+        let id = id?;
         let grant = registry.grant(id);
         drop(registry);
         // From here on a failure unbinds.
@@ -211,7 +228,10 @@ fn region_of(registry: &mut Registry, share: &str) -> Result<u16, OpenError> {
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        self.engine.lock().unbind(self.id);
+        let mut registry = self.engine.lock();
+        registry.unbind(self.id);
+        // Nobody but this process holds them.
+        drop(registry.take_retired());
     }
 }
 

@@ -15,6 +15,7 @@ use ringway_os::xdp::XskHold;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use zerocopy::IntoBytes;
@@ -57,16 +58,22 @@ pub(crate) fn share_region(req: &mut nmreq_register, mem_id: u16) -> Result<(), 
     Ok(())
 }
 
-/// Asks the broker a question about a port; `body` is written with the answer.
-pub(crate) fn ask_broker(name: &str, nr_reqtype: u16, body: &mut [u8]) -> Result<(), OpenError> {
+/// Asks the broker at `at` a question about a port; `body` is written with the answer.
+pub(crate) fn ask_broker(
+    at: Option<&Path>,
+    name: &str,
+    nr_reqtype: u16,
+    body: &mut [u8],
+) -> Result<(), OpenError> {
     let nr_name = c_name_field(name)
         .ok_or_else(|| OpenError::refused(Errno::EINVAL, format!("name '{name}' too long")))?;
     let mut header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
-    Broker::connect()?.control(&mut header, body)
+    Broker::connect_at(at)?.control(&mut header, body)
 }
 
-/// Registers with the broker.
+/// Registers with the broker at `at`.
 pub(crate) fn open_with_broker(
+    at: Option<&Path>,
     spec: &PortSpec,
     req: &nmreq_register,
     options: &mut [ReqOption],
@@ -76,10 +83,11 @@ pub(crate) fn open_with_broker(
     if let Some(share) = &spec.share {
         let share = PortSpec::parse(share)?;
         let mut info = nmreq_port_info_get { nr_mem_id: share.nr_mem_id, ..Default::default() };
-        ask_broker(&share.name, NETMAP_REQ_PORT_INFO_GET, info.as_mut_bytes())?;
+        ask_broker(at, &share.name, NETMAP_REQ_PORT_INFO_GET, info.as_mut_bytes())?;
         share_region(&mut req, info.nr_mem_id)?;
     }
-    let (session, mut grant) = Session::open(&spec.name, &req, spec.nic_mode.unwrap_or_default(), options)?;
+    let (session, mut grant) =
+        Session::open(at, &spec.name, &req, spec.nic_mode.unwrap_or_default(), options)?;
     one_map(&mut grant.region);
     Ok((Box::new(session), grant))
 }

@@ -28,6 +28,7 @@ mod options;
 mod persistent;
 mod ports;
 mod regions;
+mod retired;
 mod switches;
 mod tunables;
 
@@ -37,6 +38,7 @@ pub use info::{HolderInfo, PortInfo, RingInfo};
 pub use locks::{HeldLock, LockKind};
 pub use nic::InterfaceUsers;
 pub use options::{ReqOption, check_options};
+pub use retired::Retired;
 pub use tunables::Tunables;
 
 /// A request that could not be served: the number for programs, and the words for people.
@@ -200,6 +202,8 @@ pub struct Registry {
     bindings: HashMap<BindingId, Binding>,
     guests: Vec<guests::Guest>,
     guest_bells: HashMap<(BindingId, u32), guests::GuestBells>,
+    /// Files of ports that are gone, for the keeper to close.
+    retired: Vec<Retired>,
     next_id: u64,
     next_generation: u32,
 }
@@ -257,10 +261,12 @@ impl Registry {
         Some(self.ports.get(&self.bindings.get(&id)?.port)?.full_name())
     }
 
-    /// Bytes of regions that belong to `uid`, as far as they could ever be touched.
+    /// Bytes of regions and of ring states that belong to `uid`, as far as they could ever be touched.
     #[must_use]
     pub fn region_bytes(&self, uid: u32) -> u64 {
-        self.regions.values().filter(|r| r.owner == uid).map(|r| r.region.layout.memsize).sum()
+        let regions = self.regions.values().filter(|r| r.owner == uid).map(|r| r.region.layout.memsize);
+        let states = self.ports.values().filter(|p| p.owner == uid).map(|p| p.state.map.len_bytes() as u64);
+        regions.sum::<u64>() + states.sum::<u64>()
     }
 }
 

@@ -201,7 +201,7 @@ impl Registry {
         let owned = self.collect_queue(id, index);
         let Some(port) = self.ports.get_mut(&id) else { return vec![] };
         let Kind::Nic(nic) = &mut port.kind else { return vec![] };
-        nic.close_queue(index);
+        let (owner, socket) = (port.owner, nic.close_queue(index));
         let offsets = [port.tx.get_mut(i), port.rx.get_mut(i)].map(|ring| {
             let ring = ring?;
             ring.filled = false;
@@ -209,6 +209,9 @@ impl Registry {
         });
         if let Some(entry) = self.regions.get_mut(&port.region) {
             offsets.into_iter().flatten().for_each(|ofs| entry.region.drop_ring(ofs));
+        }
+        if let Some(socket) = socket {
+            self.retire_socket(owner, socket);
         }
         owned
     }

@@ -4,7 +4,7 @@ use super::nic::nic_key;
 use super::persistent::Persistent;
 use super::regions::no_memory;
 use super::{Asker, ControlError, Kind, PortEntry, PortId, RegionId, Registry, RingUse};
-use crate::layout::{Geometry, RegionWish, state_memfd_bytes};
+use crate::layout::{Dir, Geometry, RegionWish, state_memfd_bytes};
 use crate::pool::Shm;
 use crate::vale::DEFAULT_MFS_BYTES;
 use ringway_abi::{
@@ -12,6 +12,7 @@ use ringway_abi::{
     NR_REG_PIPE_SLAVE, NR_ZCOPY_MON, PipeRole, is_vale_name, nmreq_register, split_pipe, split_vale,
 };
 use ringway_os::event::{Doorbell, PrivateBell};
+use ringway_os::ring::RING_HEADER_BYTES;
 use std::sync::Arc;
 
 /// Rings of a switch port, per direction.
@@ -107,7 +108,23 @@ impl Registry {
             tx_slots: req.nr_tx_slots,
             rx_slots: req.nr_rx_slots,
         };
+        self.check_null(region, &geometry)?;
         self.add_port(who, &format!("null:{name}"), region, geometry, false, |_, _| Ok(Kind::Null))
+    }
+
+    /// Counts are taken literally, as far as the region could hold such rings: also of a null port that binds none, since each ring
+    /// has its state.
+    fn check_null(&self, region: RegionId, g: &Geometry) -> Result<(), ControlError> {
+        let Some(pool) = self.regions.get(&region).map(|r| r.region.layout.rings) else { return Ok(()) };
+        let rings = u32::from(g.tx_rings) + u32::from(g.rx_rings);
+        let slots = pool.objsize.saturating_sub(RING_HEADER_BYTES as u32) / 16;
+        let too_long = |dir| g.rings(dir) > 0 && g.slots(dir) > slots;
+        if rings > pool.objtotal || too_long(Dir::Tx) || too_long(Dir::Rx) {
+            let text =
+                format!("a null port of this region has at most {} rings, of {slots} slots", pool.objtotal);
+            return Err(ControlError::new(Errno::ENOMEM, text));
+        }
+        Ok(())
     }
 
     fn make_vale(&mut self, who: Asker, name: &str, req: &nmreq_register) -> Result<PortId, ControlError> {
@@ -356,6 +373,7 @@ impl Registry {
             self.unseat(i, index);
         }
         let _ = port.state.memfd.discard();
+        self.retire_bells(port.owner, [port.rx_bell, port.tx_bell, port.worker_bell], port.notice);
         self.release_region(port.region);
     }
 }

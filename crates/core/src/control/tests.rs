@@ -132,6 +132,39 @@ fn region_ids_are_given_upwards_and_reused_and_shared_by_id() {
     assert!(r.is_empty());
 }
 
+/// The states of 131070 rings, for a port that binds none: a seed of the fuzzer of requests.
+#[test]
+fn a_null_port_that_binds_nothing_has_no_more_rings_than_its_region() {
+    let mut r = registry();
+    let a = r.register(ME, "vale0:a", &all()).unwrap();
+    let nr_mem_id = r.grant(a).unwrap().mem_id;
+    let none = nmreq_register {
+        nr_mode: NR_REG_NULL,
+        nr_flags: NR_TX_RINGS_ONLY | NR_RX_RINGS_ONLY,
+        nr_mem_id,
+        ..Default::default()
+    };
+    let before = r.region_bytes(ME.uid);
+    for req in [
+        nmreq_register {
+            nr_tx_rings: u16::MAX,
+            nr_rx_rings: u16::MAX,
+            nr_tx_slots: 2,
+            nr_rx_slots: 2,
+            ..none
+        },
+        nmreq_register { nr_tx_rings: 1, nr_tx_slots: u32::MAX, ..none },
+    ] {
+        assert_eq!(r.register(ME, "n", &req).unwrap_err().errno, Errno::ENOMEM);
+    }
+    let few = nmreq_register { nr_tx_rings: 2, nr_rx_rings: 1, nr_tx_slots: 8, nr_rx_slots: 8, ..none };
+    let n = r.register(ME, "n", &few).unwrap();
+    assert_eq!(r.grant(n).unwrap().geometry.tx_rings, 2);
+    assert!(r.region_bytes(ME.uid) > before, "states count");
+    [a, n].into_iter().for_each(|x| r.unbind(x));
+    assert!(r.is_empty());
+}
+
 #[test]
 fn what_one_user_owns_others_cannot_open_join_or_ask() {
     let (mut r, other) = (registry(), Asker { uid: 2000 });

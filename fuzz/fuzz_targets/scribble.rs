@@ -1,0 +1,4 @@
+//! `cargo +nightly fuzz run --features libfuzzer scribble`; what it does stands in the library.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringway_fuzz::scribble(data));

@@ -1,0 +1,4 @@
+//! `cargo +nightly fuzz run --features libfuzzer wire`; what it does stands in the library.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringway_fuzz::wire(data));
