@@ -168,6 +168,10 @@ pub fn scribble(data: &[u8]) {
                 0..=3 => {
                     let (map, rings) = &maps[usize::from(input.u8()) % maps.len()];
                     write(input, map, rings);
+                    // Waiting for a lock that nobody holds takes a millisecond: not in most runs.
+                    if input.u8() % 8 != 7 {
+                        break_locks(registry);
+                    }
                 }
                 4 => {
                     // All members share it: from here on the switch may lose frames.

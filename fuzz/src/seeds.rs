@@ -165,7 +165,7 @@ fn scribble() -> Vec<(String, Vec<u8>)> {
         for (i, value) in [0u8, 1, 15, 16, 39, 0xfe].into_iter().enumerate() {
             let mut bytes = vec![];
             for at in 0..6u8 {
-                bytes.extend([0, map, 2, at, at * 3, value, at, at + 1, value, 0, at, at + 2, value, 0]);
+                bytes.extend([0, map, 2, at, at * 3, value, at, at + 1, value, 0, at, at + 2, value, at]);
                 bytes.extend([5, 6, 7, 8, 9]);
             }
             out.push((format!("map{map}-{i}"), bytes));
