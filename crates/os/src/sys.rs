@@ -52,15 +52,13 @@ pub fn process_cpu_nanos() -> u64 {
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
-/// Context switches that this thread suffered because others wanted the processor.
+/// Nanoseconds that this thread has waited for a processor, though it could run. None if the kernel does not tell.
+///
+/// Source: kernel document scheduler/sched-stats, `/proc/PID/schedstat`.
 #[must_use]
-pub fn involuntary_switches() -> u64 {
-    // SAFETY: getrusage fills the structure that we lend it.
-    unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
-        usage.ru_nivcsw as u64
-    }
+pub fn run_delay_nanos() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split(' ').nth(1)?.parse().ok()
 }
 
 /// Binds this thread to one processor.

@@ -5,7 +5,7 @@
 //! wakes the other too late to find it still looking. So the time to look on follows the sleeps: it grows while they turn out short, and
 //! shrinks to nothing while they are long. (The rule is that of halt polling in KVM.)
 
-use ringway_os::sys::{involuntary_switches, monotonic_nanos, yield_now};
+use ringway_os::sys::{monotonic_nanos, run_delay_nanos, yield_now};
 use std::sync::OnceLock;
 
 /// Longest time to look on: until a peer that sleeps on another processor is awake and has worked, where processors are virtual.
@@ -26,7 +26,7 @@ const STRANGER_NANOS: u64 = 300_000;
 const DEAR_NANOS: u64 = 20_000;
 /// So many in turn are packets that come one by one, at a pace for which to sleep.
 const MAX_DEAR: u32 = 8;
-/// Waits without looking on after that, or after the processor was taken from us while we did.
+/// Waits without looking on after that, or after a stranger had the processor.
 const REST: u32 = 64;
 
 /// How long the waits of one port look on before they sleep.
@@ -37,12 +37,13 @@ pub(crate) struct Spinner {
     dear: u32,
     /// Waits that must not look on.
     resting: u32,
-    switches: u64,
+    /// Time that this thread has waited for a processor, when we last asked.
+    delay: u64,
 }
 
 impl Default for Spinner {
     fn default() -> Self {
-        Spinner { spin_nanos: FIRST_SPIN_NANOS, dear: 0, resting: 0, switches: u64::MAX }
+        Spinner { spin_nanos: FIRST_SPIN_NANOS, dear: 0, resting: 0, delay: 0 }
     }
 }
 
@@ -78,12 +79,6 @@ impl Spinner {
             }
             clock = monotonic_nanos();
         }
-        let switches = involuntary_switches();
-        if switches > self.switches {
-            // Others want the processor.
-            self.resting = REST;
-        }
-        self.switches = switches;
         false
     }
 
@@ -94,17 +89,25 @@ impl Spinner {
         }
         self.dear += 1;
         if self.dear == MAX_DEAR {
-            *self = Spinner { resting: REST, switches: self.switches, ..Spinner::default() };
+            *self = Spinner { resting: REST, delay: self.delay, ..Spinner::default() };
         }
     }
 
     /// A wait that slept is over, `nanos` after it began.
     pub fn slept(&mut self, nanos: u64) {
-        self.spin_nanos = if nanos > MAX_SPIN_NANOS {
-            if self.spin_nanos < 2 * MIN_SPIN_NANOS { 0 } else { self.spin_nanos / 2 }
-        } else {
-            (2 * self.spin_nanos).clamp(FIRST_SPIN_NANOS, MAX_SPIN_NANOS)
-        };
+        if nanos <= MAX_SPIN_NANOS {
+            self.spin_nanos = (2 * self.spin_nanos).clamp(FIRST_SPIN_NANOS, MAX_SPIN_NANOS);
+        } else if self.spin_nanos > 0 && !self.was_late(nanos) {
+            self.spin_nanos = if self.spin_nanos < 2 * MIN_SPIN_NANOS { 0 } else { self.spin_nanos / 2 };
+        }
+    }
+
+    /// True if a sleep was long because others had the processor when it was over, not because nothing came.
+    fn was_late(&mut self, nanos: u64) -> bool {
+        let Some(delay) = run_delay_nanos() else { return false };
+        let late = delay.saturating_sub(self.delay);
+        self.delay = delay;
+        late > nanos / 2 && late < 2 * nanos
     }
 
     /// Lets a peer on our own processor run, as long as that runs. Sleeping instead would cost a wake-up a turn, which is more than
