@@ -6,7 +6,7 @@
 //!
 //! A lock is broken only when its holder is dead (`Registry::break_locks`), so nobody writes here meanwhile.
 
-use crate::kring::{distance, forget_journal};
+use crate::kring::{distance, forget_journal, forward};
 use crate::layout::RingShared;
 use crate::stats::{Counters, Stat, add, low};
 use ringway_os::state::RingState;
@@ -20,8 +20,10 @@ pub enum SyncKind {
     SwitchTx,
     /// txsync of a pipe end.
     PipeTx,
-    /// rxsync of a switch port or a pipe end.
-    Rx,
+    /// rxsync of a switch port.
+    SwitchRx,
+    /// rxsync of a pipe end.
+    PipeRx,
     /// Of anything else: its state is the kernel's, or there is none.
     Other,
 }
@@ -32,8 +34,15 @@ pub fn repair_sync(kind: SyncKind, ring: &RingShared, far: Option<&RingState>) {
     let state = &*ring.state;
     match kind {
         SyncKind::SwitchTx => repair_sender(state, ring.num_slots, far),
-        SyncKind::PipeTx => repair_counts(state, state.owner.hwcur.load()),
-        SyncKind::Rx => repair_counts(state, state.sync.rtail.load(Relaxed)),
+        SyncKind::PipeTx => {
+            repair_counts(state, state.owner.hwcur.load());
+            forget_unpublished(ring);
+        }
+        SyncKind::SwitchRx => repair_counts(state, state.sync.rtail.load(Relaxed)),
+        SyncKind::PipeRx => {
+            repair_counts(state, state.sync.rtail.load(Relaxed));
+            forget_unpublished(ring);
+        }
         SyncKind::Other => return,
     }
     repair_accepted(state, ring.num_slots);
@@ -49,6 +58,20 @@ fn repair_counts(state: &RingState, position: u32) {
     if state.journal.position.load(Relaxed) == position {
         catch_up(state, Stat::Packets, &state.journal.packets);
         catch_up(state, Stat::Bytes, &state.journal.bytes);
+    }
+}
+
+/// A pipe end may have noted that the other side knows slots that it had not published yet. It knows nothing of them: all that
+/// this end may publish next goes through the records.
+fn forget_unpublished(ring: &RingShared) {
+    let n = ring.num_slots;
+    let (from, to) = (ring.state.owner.hwcur.load(), ring.state.sync.rtail.load(Relaxed));
+    if from >= n || to >= n {
+        return;
+    }
+    // The slot at `to` is the sender's last one; to the receiver it makes no difference.
+    for i in 0..=distance(n, from, to) {
+        ring.known[2 * forward(n, from, i) as usize].store(u64::MAX, Relaxed);
     }
 }
 

@@ -577,3 +577,40 @@ mod model {
         }
     }
 }
+
+/// What a sync had noted, but not published, when it died.
+#[test]
+fn an_exchange_that_died_before_it_was_published_is_told_by_whoever_goes_on() {
+    use crate::repair::{SyncKind, repair_sync};
+    let mut p = pipe(8, 2);
+    let extra = [p.memory.take_buf(), p.memory.take_buf()];
+    let (tx, rx) = rings(&mut p);
+
+    // The sender puts another buffer in, and dies between the notes and the publishing.
+    let was = tx.slot(0).buf_idx();
+    assert!(tx.put_word(SlotWord::new(extra[0], 60, NS_BUF_CHANGED), 0));
+    tx.sync();
+    let state = tx.handle.shared.state.clone();
+    state.owner.hwcur.set(0);
+    state.sync.rhead.store(0, Relaxed);
+    state.sync.rcur.store(0, Relaxed);
+    repair_sync(SyncKind::PipeTx, &tx.handle.shared, None);
+    tx.sync();
+    rx.sync();
+    assert_eq!(rx.slot(0).buf_idx(), extra[0], "the receiver must hear of it");
+
+    // The receiver puts another in, and dies in the same place.
+    let slot = rx.slot(0);
+    rx.handle.ring.slots[0].store(SlotWord::new(extra[1], slot.len(), slot.flags() | NS_BUF_CHANGED));
+    rx.set(1, 1);
+    rx.sync();
+    let state = rx.handle.shared.state.clone();
+    state.owner.hwcur.set(0);
+    state.sync.rhead.store(0, Relaxed);
+    state.sync.rcur.store(0, Relaxed);
+    repair_sync(SyncKind::PipeRx, &rx.handle.shared, None);
+    rx.sync();
+    tx.sync();
+    assert_eq!(tx.slot(0).buf_idx(), extra[1], "the sender must hear of it");
+    p.check_owners(&[was, extra[0]]);
+}

@@ -45,7 +45,8 @@ impl Found<'_> {
         match (&self.port.kind, self.dir) {
             (Kind::Vale { .. }, Dir::Tx) => SyncKind::SwitchTx,
             (Kind::Pipe { .. }, Dir::Tx) => SyncKind::PipeTx,
-            (Kind::Vale { .. } | Kind::Pipe { .. }, Dir::Rx) => SyncKind::Rx,
+            (Kind::Vale { .. }, Dir::Rx) => SyncKind::SwitchRx,
+            (Kind::Pipe { .. }, Dir::Rx) => SyncKind::PipeRx,
             (Kind::Null | Kind::Nic(_), _) => SyncKind::Other,
         }
     }

@@ -19,7 +19,7 @@ fn counts(port: &SimPort, dir: Dir) -> (u64, u64) {
 #[test]
 fn whatever_was_published_is_counted_once_wherever_the_sync_died() {
     for step in 0..=4 {
-        for kind in [SyncKind::PipeTx, SyncKind::Rx] {
+        for kind in [SyncKind::PipeTx, SyncKind::PipeRx] {
             let mut p = SimPipe::new(&geometry(), 2048, 0);
             for i in 0..5u8 {
                 assert!(p.ends[0].tx[0].put(&[i; 60], 0));
@@ -49,7 +49,7 @@ fn whatever_was_published_is_counted_once_wherever_the_sync_died() {
                 add(state, Stat::Bytes, 180);
             }
             let dir = if kind == SyncKind::PipeTx { Dir::Tx } else { Dir::Rx };
-            let end = usize::from(kind == SyncKind::Rx);
+            let end = usize::from(kind == SyncKind::PipeRx);
             for _ in 0..2 {
                 repair_sync(kind, ring, None); // A second time changes nothing.
                 let want = if step > 1 { (8, 480) } else { (5, 300) };
@@ -141,7 +141,7 @@ fn an_rxsync_that_died_after_releasing_does_not_release_again() {
     // Dead between publishing `hwcur` and storing the accepted head.
     let state = rx.handle.shared.state.clone();
     state.owner.hwcur.publish(3);
-    repair_sync(SyncKind::Rx, &rx.handle.shared, None);
+    repair_sync(SyncKind::PipeRx, &rx.handle.shared, None);
     assert_eq!(state.sync.rhead.load(Relaxed), 3);
     // Whoever shares the ring puts an illegal head: nothing moves.
     rx.set(9, 9);
@@ -168,7 +168,7 @@ fn scribbled_counters_and_journals_are_repaired_without_a_panic() {
         for word in [&ring.state.sync.rhead, &ring.state.sync.rtail] {
             word.store(rng.below(SLOTS + 2), Relaxed);
         }
-        for kind in [SyncKind::SwitchTx, SyncKind::PipeTx, SyncKind::Rx] {
+        for kind in [SyncKind::SwitchTx, SyncKind::PipeTx, SyncKind::SwitchRx, SyncKind::PipeRx] {
             repair_sync(kind, ring, Some(&m.port.rx[0].handle.shared.state));
         }
     }
