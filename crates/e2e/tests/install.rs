@@ -370,10 +370,13 @@ fn another_version_replaces_the_one_before() {
 fn what_was_cut_off_can_be_repeated_or_taken_away() {
     let prefix = Prefix::new();
     let before = tree(prefix.dir.path());
-    // A `cp` that fails at one of the files.
+    // A `cp` that fails in the middle of one of the files.
     let tools = TempDir::new();
     let cp = tools.path().join("cp");
-    write(&cp, "#!/bin/sh\ncase $1 in *netmap_user.h) exit 1 ;; esac\nPATH=\"$REST\" exec cp \"$@\"\n");
+    write(
+        &cp,
+        "#!/bin/sh\ncase $1 in *netmap_user.h) echo half >\"$2\"; exit 1 ;; esac\nPATH=\"$REST\" exec cp \"$@\"\n",
+    );
     fs::set_permissions(&cp, fs::Permissions::from_mode(0o755)).unwrap();
     let rest = std::env::var("PATH").unwrap();
     let cut_off = || {
