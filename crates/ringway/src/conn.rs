@@ -434,6 +434,7 @@ fn programs() -> Vec<PathBuf> {
     if let Ok(exe) = std::env::current_exe() {
         for dir in exe.ancestors().skip(1).take(2) {
             out.extend(names.map(|n| dir.join(n)));
+            out.push(dir.join("libexec/ringwayd"));
         }
     }
     out.push("/usr/libexec/ringwayd".into());

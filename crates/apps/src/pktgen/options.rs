@@ -80,7 +80,9 @@ pub struct BadOption {
     pub why: &'static str,
 }
 
-fn command() -> Command {
+/// The options as clap has them: for help, man page and completions.
+#[must_use]
+pub fn command() -> Command {
     let mut command = Command::new("pkt-gen")
         .about("Sends, receives, echoes and checks packets on a netmap port")
         .disable_help_flag(true)

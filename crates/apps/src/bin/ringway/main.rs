@@ -3,6 +3,7 @@
 
 mod broker;
 mod generate;
+mod pages;
 mod ports;
 mod tune;
 
@@ -28,6 +29,8 @@ enum Command {
     /// Run, ask or stop the broker
     #[command(subcommand)]
     Broker(broker::BrokerCommand),
+    #[command(hide = true)]
+    Pages(pages::PagesArgs),
 }
 
 /// How a command failed, and with which exit status.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Ports(args) => ports::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Broker(command) => broker::run(&command),
+        Command::Pages(args) => pages::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
