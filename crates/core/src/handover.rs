@@ -98,6 +98,7 @@ pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
             fds.extend(nic.queues.iter().map(|q| q.socket.as_fd()));
             (3, 0, 0)
         }
+        GrantKind::Monitor => (4, 0, 0),
     };
     let mut name = [0; wire::NAME_BYTES];
     for (b, c) in name.iter_mut().zip(g.name.bytes().take(wire::NAME_BYTES - 1)) {
@@ -199,6 +200,7 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
         }
         2 => GrantKind::Pipe { peer_state: fds.shm()?, peer_rx_bell: fds.bell()?, peer_tx_bell: fds.bell()? },
         3 => GrantKind::Nic(nic_in(&mut bytes, &mut fds)?),
+        4 => GrantKind::Monitor,
         _ => return Err(HandoverError::Field("kind")),
     };
     let name = w.name.iter().take_while(|b| **b != 0).map(|b| char::from(*b)).collect();

@@ -4,6 +4,7 @@
 //! comes from the registry, in the same process or by way of the broker's socket; an [`Endpoint`] made of
 //! it does not know which.
 
+use crate::adapter::monitor::{MonitorRx, MonitorTx};
 use crate::adapter::null::Null;
 use crate::adapter::packet::{BATCH, PacketRx, PacketTx};
 use crate::adapter::pipe::{PipeRx, PipeTx};
@@ -49,6 +50,8 @@ pub enum GrantKind {
     },
     /// An interface: how it is reached, and the sockets of its bound queues.
     Nic(NicGrant),
+    /// A monitor: the broker fills its receive rings.
+    Monitor,
 }
 
 /// A bound port.
@@ -128,6 +131,9 @@ pub struct PeerGrant {
 pub trait PeerSource {
     /// The port at `index` of the switch that this binding's port sits on. None if it cannot be had.
     fn peer(&mut self, index: u8) -> Option<PeerGrant>;
+
+    /// Serves what was posted, where no worker does: in an engine without threads.
+    fn serve(&mut self) {}
 }
 
 /// A grant does not fit its memory: the keeper of the registry and we disagree.
@@ -270,7 +276,8 @@ impl EndContext<'_> {
                 SyncOutcome::NeedPeer(index) => fetch_peer(self.grant, self.peers, index, source),
                 SyncOutcome::Brokered => {
                     let wait = !flags.contains(SyncFlags::POST);
-                    let outcome = handle.sync_brokered(me, &self.grant.worker_bell, wait);
+                    let outcome =
+                        handle.sync_brokered(me, &self.grant.worker_bell, wait, &mut || source.serve());
                     // Given back while we waited: what was posted and not done is ours to do.
                     if outcome != SyncOutcome::Skipped || handle.is_brokered() {
                         return outcome;
@@ -323,6 +330,8 @@ impl Endpoint {
         let g = &self.grant;
         Ok(match (&g.kind, dir) {
             (GrantKind::Null, _) => Box::new(Null),
+            (GrantKind::Monitor, Dir::Tx) => Box::new(MonitorTx),
+            (GrantKind::Monitor, Dir::Rx) => Box::new(MonitorRx),
             (GrantKind::Vale { index: port, generation, page }, Dir::Tx) => {
                 let page = SharedRef::new(&page.map, 0).ok_or(BadGrant)?;
                 let seat = Seat { page, index: *port, generation: *generation };

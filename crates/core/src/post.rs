@@ -5,7 +5,7 @@
 //! worker checks what was posted again.
 
 use crate::kring::{BROKER, RingHandle, SyncOutcome, forward};
-use crate::layout::Dir;
+use crate::layout::{Dir, RingShared};
 use ringway_abi::ring::NS_INDIRECT;
 use ringway_os::bytes::copy_from_user;
 use ringway_os::event::Doorbell;
@@ -21,20 +21,37 @@ const NAP: Duration = Duration::from_micros(20);
 /// Naps until the worker counts as stuck: two seconds.
 const NAPS: u32 = 40_000;
 
+impl RingShared {
+    /// The worker has brought this ring packets or room: its owner looks again, and wakes up if it sleeps.
+    pub fn tell_owner(&self, bell: &Doorbell) {
+        let progress = &self.state.ack.progress;
+        progress.publish(progress.load().wrapping_add(1));
+        if self.state.sleep.owner.take(u32::MAX) {
+            bell.ring();
+        }
+    }
+}
+
 impl RingHandle {
     /// One sync by way of the worker. With `wait`, it ends when the worker has done it; without, what the worker has done so far
-    /// is taken in.
-    pub fn sync_brokered(&self, me: u32, worker: &Doorbell, wait: bool) -> SyncOutcome {
+    /// is taken in. `serve` is called after posting: where there is no worker, it does what one would.
+    pub fn sync_brokered(
+        &self,
+        me: u32,
+        worker: &Doorbell,
+        wait: bool,
+        serve: &mut dyn FnMut(),
+    ) -> SyncOutcome {
         let state = &*self.shared.state;
         if state.post.lock.try_lock(me).is_err() {
             return SyncOutcome::Skipped;
         }
-        let outcome = self.post(me, worker, wait);
+        let outcome = self.post(me, worker, wait, serve);
         state.post.lock.unlock(me);
         outcome
     }
 
-    fn post(&self, me: u32, worker: &Doorbell, wait: bool) -> SyncOutcome {
+    fn post(&self, me: u32, worker: &Doorbell, wait: bool, serve: &mut dyn FnMut()) -> SyncOutcome {
         let state = &*self.shared.state;
         // What the worker brings after this look, a sleeper must look for once more.
         state.sync.seen.store(state.ack.progress.load(), Relaxed);
@@ -58,6 +75,7 @@ impl RingHandle {
         if state.ack.sleep.take(u32::MAX) {
             worker.ring();
         }
+        serve();
         if !wait {
             self.collect();
             return SyncOutcome::Done;

@@ -10,7 +10,7 @@ use ringway_abi::{
     Errno, NETMAP_REQ_PORT_HDR_GET, NETMAP_REQ_PORT_HDR_SET, PortSpec, nmreq_port_hdr, nmreq_port_info_get,
     nmreq_register,
 };
-use ringway_core::control::{Asker, BindingId, PortInfo, Registry, Tunables};
+use ringway_core::control::{Asker, BindingId, Job, Jobs, PortInfo, Registry, Tunables};
 use ringway_core::kring::BROKER;
 use ringway_core::lease::{Grant, PeerGrant};
 use ringway_core::nic::NicRequest;
@@ -49,12 +49,18 @@ enum Origin {
 /// An engine: a registry behind a lock that syncs do not take, but for the first packet to a new port.
 struct Engine {
     registry: Mutex<Registry>,
+    /// What a worker of the broker would run: rings with monitors. Whoever posts runs them. Taken after `registry`.
+    jobs: Mutex<Jobs>,
     next_attachment: AtomicU32,
 }
 
 impl Engine {
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,6 +91,7 @@ impl Netmap {
     pub fn embedded_with(tunables: Tunables) -> Self {
         let engine = Engine {
             registry: Mutex::new(Registry::new(tunables)),
+            jobs: Mutex::default(),
             next_attachment: AtomicU32::new(BROKER + 1),
         };
         Netmap(Origin::Embedded(Arc::new(engine)))
@@ -190,6 +197,7 @@ impl Binding {
         let mode = spec.nic_mode.unwrap_or_default();
         registry.ask_from(NicRequest { mode, ..NicRequest::default() });
         let id = registry.register(OWNER, &spec.name, &req)?;
+        registry.refresh_jobs(&mut engine.jobs());
         let grant = registry.grant(id);
         drop(registry);
         // From here on a failure unbinds.
@@ -209,7 +217,11 @@ fn region_of(registry: &mut Registry, share: &str) -> Result<u16, OpenError> {
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        self.engine.lock().unbind(self.id);
+        let mut registry = self.engine.lock();
+        let mut jobs = self.engine.jobs();
+        registry.settle_jobs(&mut jobs);
+        registry.unbind(self.id);
+        registry.refresh_jobs(&mut jobs);
     }
 }
 
@@ -228,5 +240,9 @@ impl Backend for Binding {
 
     fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    fn serve(&self) {
+        self.engine.jobs().list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
     }
 }

@@ -117,7 +117,7 @@ impl Registry {
         };
         let extra_bufs = region.take_extra(if_ofs, req.nr_extra_bufs);
         let binding = BindingId(self.fresh_id());
-        let nr_flags = req.nr_flags;
+        let nr_flags = super::monitors::told_flags(req.nr_flags);
         let entry = Binding { port: id, uid: who.uid, tx, rx, exclusive, if_ofs, extra_bufs, nr_flags };
         self.bindings.insert(binding, entry);
         Ok(binding)
@@ -290,9 +290,13 @@ impl Registry {
         let Some(binding) = self.bindings.remove(&id) else { return };
         if let Some(port) = self.ports.get_mut(&binding.port) {
             port.bindings -= 1;
+            let is_last = port.bindings == 0 && port.monitors > 0;
             if let Some(entry) = self.regions.get_mut(&port.region) {
                 entry.region.give_extra(binding.if_ofs);
                 entry.region.drop_if(binding.if_ofs);
+            }
+            if is_last {
+                self.stop_monitors_of(binding.port);
             }
         }
         for (dir, range) in [(Dir::Rx, binding.rx), (Dir::Tx, binding.tx)] {
@@ -315,6 +319,7 @@ impl Registry {
         };
         let kind = match &port.kind {
             Kind::Null => GrantKind::Null,
+            Kind::Monitor(_) => GrantKind::Monitor,
             Kind::Nic(nic) => {
                 let queues: BTreeSet<u16> = binding.tx.clone().chain(binding.rx.clone()).collect();
                 GrantKind::Nic(nic.grant(queues.into_iter()).ok_or_else(gone)?)
@@ -402,14 +407,14 @@ pub(super) fn pipe_buffers(tx: &RingHandle, rx: &RingHandle) -> Vec<u32> {
 
 /// Why rings could not be selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SelectError {
+pub(super) enum SelectError {
     Mode(u32),
     Host,
     RingId(u16),
 }
 
 impl SelectError {
-    fn on(self, name: &str) -> ControlError {
+    pub fn on(self, name: &str) -> ControlError {
         let text = match self {
             SelectError::Mode(m) => format!("{name}: {m} is no mode of binding (nr_mode)"),
             SelectError::Host => format!("{name}: the port has no host rings"),
@@ -420,7 +425,7 @@ impl SelectError {
 }
 
 /// Which rings a request binds, of a port without host rings. Source: semantics.md 8.
-fn select(
+pub(super) fn select(
     tx_rings: u16,
     rx_rings: u16,
     req: &nmreq_register,

@@ -1,19 +1,21 @@
 //! Rings that the broker serves: which they are, taking them over, running them, giving them back.
 //!
 //! A ring is brokered while processes of several users have to do with it: members of a public switch, the ends of a pipe
-//! between root and a user, a descriptor that was handed to another user. Its sync lock then holds the broker's
-//! number, its state is private to the broker, and clients post. The receive ring of a switch port needs no worker:
-//! its owner reads what the senders, now the worker alone, leave in its own state.
+//! between root and a user, a descriptor that was handed to another user; and while a monitor watches it. Its sync lock then
+//! holds the broker's number, its state is private to the broker, and clients post. The receive ring of a switch port needs no
+//! worker, unless a zero-copy monitor takes buffers from it: its owner reads what the senders, now the worker alone, leave in
+//! its own state.
 //!
 //! The worker runs the very drivers that clients run, with other handles.
 
 use super::{Kind, PortId, Registry};
+use crate::adapter::monitor::{Arrivals, MonitorRx, Monitored};
 use crate::adapter::pipe::{PipeRx, PipeTx};
 use crate::adapter::{RingDriver, SyncFlags};
 use crate::kring::{BROKER, RingHandle};
 use crate::layout::{Dir, RingShared, region_bufs, state_memfd_bytes};
 use crate::stats::{Stat, add};
-use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeTx, seat_port};
+use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeRx, ValeTx, seat_port};
 use ringway_os::event::Doorbell;
 use ringway_os::mem::{Map, SharedRef};
 use ringway_os::state::{RingState, SwitchPage};
@@ -33,11 +35,11 @@ const POST_NAP: Duration = Duration::from_micros(50);
 
 /// A ring at one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct RingKey {
-    port: PortId,
-    is_tx: bool,
-    index: u16,
-    epoch: u64,
+pub(super) struct RingKey {
+    pub port: PortId,
+    pub is_tx: bool,
+    pub index: u16,
+    pub epoch: u64,
 }
 
 /// A brokered ring with its driver.
@@ -101,11 +103,7 @@ impl Job {
         public.ack.tail.store(kring.rtail, Relaxed);
         public.ack.acked.publish(ticket);
         for (ring, bell) in &self.wakes {
-            let progress = &ring.state.ack.progress;
-            progress.publish(progress.load().wrapping_add(1));
-            if ring.state.sleep.owner.take(u32::MAX) {
-                bell.ring();
-            }
+            ring.tell_owner(bell);
         }
     }
 }
@@ -120,7 +118,13 @@ pub struct Jobs {
     pages: HashMap<usize, SharedRef<SwitchPage>>,
 }
 
-/// The switches and pipes that several users have to do with.
+impl Jobs {
+    pub(super) fn held(&self, key: &RingKey) -> Option<&RingHandle> {
+        self.held.get(key)
+    }
+}
+
+/// The switches and pipes that several users, or monitors, have to do with.
 #[derive(Debug, Default)]
 struct Mixed {
     switches: BTreeSet<usize>,
@@ -151,6 +155,17 @@ impl Registry {
                 mixed.pipes.insert((*id, peer));
             }
         }
+        for id in self.watched_ports() {
+            match self.ports.get(&id).map(|p| &p.kind) {
+                Some(Kind::Vale { switch: Some(i), .. }) => {
+                    mixed.switches.insert(*i);
+                }
+                Some(Kind::Pipe { peer, .. }) => {
+                    mixed.pipes.insert((id.min(*peer), id.max(*peer)));
+                }
+                _ => {}
+            }
+        }
         mixed
     }
 
@@ -161,11 +176,12 @@ impl Registry {
         match self.ports.get(&id).map(|p| &p.kind) {
             Some(Kind::Vale { switch: Some(i), .. }) => mixed.switches.contains(i),
             Some(Kind::Pipe { peer, .. }) => mixed.pipes.contains(&(id.min(*peer), id.max(*peer))),
+            Some(Kind::Monitor(_)) => true,
             _ => false,
         }
     }
 
-    /// The rings that must be brokered now: all of such a pipe, the TX rings of such a switch.
+    /// The rings that must be brokered now: all of such a pipe, the TX rings of such a switch, those of monitors.
     fn wanted(&self, mixed: &Mixed) -> BTreeSet<RingKey> {
         let mut out = BTreeSet::new();
         for (id, port) in &self.ports {
@@ -183,6 +199,7 @@ impl Registry {
                 }
             }
         }
+        out.extend(self.monitor_rings());
         out
     }
 
@@ -197,6 +214,18 @@ impl Registry {
             }
         };
         RingShared::new(&map, &port.geometry, dir, index)
+    }
+
+    /// Before a change that may take rings away, with the worker at rest: clients' state says how far their pipes are, since that
+    /// decides whose the buffers in the slots are.
+    pub fn settle_jobs(&self, jobs: &mut Jobs) {
+        jobs.list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
+        for (key, handle) in &jobs.held {
+            if let Some(public) = self.current(key) {
+                let rtail = handle.shared.state.sync.rtail.load(Relaxed);
+                public.shared.state.sync.rtail.store(rtail, Relaxed);
+            }
+        }
     }
 
     /// Brings `jobs` up to date with who has what: takes rings over, gives rings back. Called after every change, with the worker at rest.
@@ -219,15 +248,15 @@ impl Registry {
         }
         jobs.private.retain(|id, _| self.ports.contains_key(id));
         let mut naps = 0;
-        for key in &wanted {
-            if jobs.held.contains_key(key) {
-                continue;
-            }
+        // Senders first: a receive ring is at rest when all who write to it are.
+        let fresh = wanted.iter().filter(|k| !held.contains(k));
+        let (fresh_tx, fresh_rx): (Vec<&RingKey>, Vec<_>) = fresh.partition(|k| k.is_tx);
+        for key in fresh_tx.iter().chain(&fresh_rx) {
             let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
             let Some(public) = self.handle(key.port, dir, key.index) else { continue };
             let Some(private) = self.private_ring(jobs, key.port, dir, key.index) else { continue };
             take_over(&public, &private, &mut naps);
-            jobs.held.insert(*key, RingHandle { ring: public.ring.clone(), shared: private, dir });
+            jobs.held.insert(**key, RingHandle { ring: public.ring.clone(), shared: private, dir });
         }
         for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
             self.give_senders_back(*i);
@@ -239,6 +268,7 @@ impl Registry {
                 tables.insert(*i, table);
             }
         }
+        fresh_rx.iter().for_each(|key| self.show_what_waits(jobs, key));
         let keys: Vec<RingKey> = jobs.held.keys().copied().collect();
         for key in keys {
             if let Some(job) = self.job(jobs, &key, &tables) {
@@ -291,10 +321,20 @@ impl Registry {
             let entry = self.regions.get(&port.region)?;
             let rings = (0..port.geometry.rx_rings)
                 .map(|r| {
-                    let shared = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r)?;
-                    let senders = self.private_ring(jobs, *id, Dir::Rx, r)?.state;
+                    let public = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r)?;
+                    let private = self.private_ring(jobs, *id, Dir::Rx, r)?;
+                    let senders = private.state.clone();
+                    let epoch = port.rx.get(usize::from(r))?.epoch;
+                    let is_held =
+                        jobs.held.contains_key(&RingKey { port: *id, is_tx: false, index: r, epoch });
+                    senders.senders.bound.store(public.state.senders.bound.load(Relaxed), Relaxed);
+                    let shared = if is_held { private } else { public.clone() };
                     take_senders(&shared.state, &senders, shared.num_slots);
-                    Some(FarRing { shared, senders })
+                    let copies = self.watchers(jobs, *id, Dir::Rx, r).copies;
+                    let owner = is_held.then(|| (public, port.notice.bell().clone()));
+                    let watched = !copies.is_empty() || owner.is_some();
+                    let arrivals = watched.then(|| Arc::new(Arrivals { copies, owner }));
+                    Some(FarRing { shared, senders, arrivals })
                 })
                 .collect::<Option<Vec<_>>>()?;
             let bufs = region_bufs(&entry.region.shm.map, &entry.region.layout)?;
@@ -316,6 +356,14 @@ impl Registry {
         let handle = jobs.held.get(key)?.clone();
         let public = RingShared::new(&port.state.map, &port.geometry, dir, key.index)?;
         let (driver, wakes): (Box<dyn RingDriver>, _) = match &port.kind {
+            Kind::Vale { .. } if !key.is_tx => (Box::new(ValeRx), vec![]),
+            Kind::Monitor(_) => {
+                let driver: Box<dyn RingDriver> = match self.next_in_chain(jobs, key.port, key.index) {
+                    Some(next) => Box::new(Monitored::chained(Box::new(MonitorRx), next)),
+                    None => Box::new(MonitorRx),
+                };
+                (driver, vec![])
+            }
             Kind::Vale { switch: Some(i), index, generation, .. } => {
                 let seat = Seat { page: jobs.pages.get(i)?.clone(), index: *index, generation: *generation };
                 (Box::new(ValeTx::for_broker(seat, key.index, tables.get(i)?.clone())), vec![])
@@ -334,6 +382,16 @@ impl Registry {
                 (driver, vec![(theirs, bell)])
             }
             _ => return None,
+        };
+        let watchers = self.watchers(jobs, key.port, dir, key.index);
+        let arrivals = match port.kind {
+            Kind::Pipe { peer, .. } if key.is_tx => self.watchers(jobs, peer, Dir::Rx, key.index).copies,
+            _ => vec![],
+        };
+        let driver = if watchers.is_empty() && arrivals.is_empty() {
+            driver
+        } else {
+            Box::new(Monitored::new(driver, &handle, watchers, arrivals))
         };
         Some(Job { public, handle, driver, wakes, bell: port.worker_bell.clone() })
     }
@@ -406,5 +464,4 @@ fn take_senders(public: &RingState, private: &RingState, n: u32) {
     let check = |v: u32| if v < n { v } else { 0 };
     private.senders.tail.store(check(public.producer.hwtail.load()), Relaxed);
     private.senders.head.store(check(public.owner.hwcur.load()), Relaxed);
-    private.senders.bound.store(public.senders.bound.load(Relaxed), Relaxed);
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 mod bind;
 mod brokered;
 mod info;
+mod monitors;
 mod nic;
 mod ports;
 mod regions;
@@ -100,6 +101,8 @@ enum Kind {
     Null,
     /// An interface.
     Nic(Box<NicDevice>),
+    /// Watches another port.
+    Monitor(monitors::Watch),
 }
 
 /// One ring of a port: who has it.
@@ -129,6 +132,9 @@ struct PortEntry {
     bindings: u32,
     /// Pipes on it.
     pipes: u32,
+    /// Monitors of it, and the number of the next.
+    monitors: u32,
+    next_monitor: u32,
     hdr_len: u32,
     rx_bell: Arc<Doorbell>,
     tx_bell: Arc<Doorbell>,
