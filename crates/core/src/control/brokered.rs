@@ -240,10 +240,9 @@ impl Registry {
         jobs.list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
         jobs.list.clear();
         for key in held.difference(&wanted) {
-            if let Some(handle) = jobs.held.remove(key)
-                && let Some(public) = self.current(key)
-            {
-                give_back(&public, &handle);
+            match (jobs.held.remove(key), self.current(key)) {
+                (Some(handle), Some(public)) => give_back(&public, &handle),
+                _ => self.let_go(key),
             }
         }
         jobs.private.retain(|id, _| self.ports.contains_key(id));
@@ -286,6 +285,17 @@ impl Registry {
                     crate::vale::repair_receiver(&ring.state, ring.num_slots);
                 }
             }
+        }
+    }
+
+    /// The ring was taken away, and its port lives: the lock must not outlive the ring. One in a new life that is to be brokered
+    /// too is taken over from ourselves.
+    fn let_go(&self, key: &RingKey) {
+        let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
+        let Some(port) = self.ports.get(&key.port) else { return };
+        if let Some(ring) = RingShared::new(&port.state.map, &port.geometry, dir, key.index) {
+            ring.state.sync.lock.unlock(BROKER);
+            ring.state.ack.acked.publish(ring.state.post.posted.load());
         }
     }
 
