@@ -278,8 +278,8 @@ impl EndContext<'_> {
                     let wait = !flags.contains(SyncFlags::POST);
                     let outcome =
                         handle.sync_brokered(me, &self.grant.worker_bell, wait, &mut || source.serve());
-                    // Given back while we waited: what was posted and not done is ours to do.
-                    if outcome != SyncOutcome::Skipped || handle.is_brokered() {
+                    // Changed hands while we waited: what was posted and not done is for whoever serves it now.
+                    if outcome != SyncOutcome::Brokered {
                         return outcome;
                     }
                 }

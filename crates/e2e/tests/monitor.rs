@@ -57,8 +57,8 @@ fn what_monitors_see_and_skip_is_what_passed() {
             let receiver = start(&broker, &["rx", rx]);
             // The sender's port must be open before it is watched; it sends when asked.
             let holder = start(&broker, &["mute", tx]);
-            let of_tx = start(&broker, &["monitor", &format!("{tx}/{watch}@conf:slots=4096")]);
-            let of_rx = start(&broker, &["monitor", &format!("{rx}/{watch}@conf:slots=4096")]);
+            let of_tx = start(&broker, &["monitor", &format!("{tx}/{watch}")]);
+            let of_rx = start(&broker, &["monitor", &format!("{rx}/{watch}")]);
             let own = tx.trim_start_matches("netmap:");
             assert_eq!(find(&broker, own).expect("the port")["lease"], "brokered");
             let sent = start(&broker, &["tx", tx, &COUNT.to_string()]).result();

@@ -115,10 +115,19 @@ pub struct Jobs {
     pub list: Vec<Job>,
     private: HashMap<PortId, Arc<Map>>,
     held: BTreeMap<RingKey, RingHandle>,
+    /// Rings whose holder did not let go when they were taken over, with the number of its last post. Until it posts again it may
+    /// still write into its state: so long they are not given back.
+    seized: BTreeMap<RingKey, u32>,
     pages: HashMap<usize, SharedRef<SwitchPage>>,
 }
 
 impl Jobs {
+    /// Rings whose holder did not let go when they were taken over.
+    #[must_use]
+    pub fn seized(&self) -> usize {
+        self.seized.len()
+    }
+
     pub(super) fn held(&self, key: &RingKey) -> Option<&RingHandle> {
         self.held.get(key)
     }
@@ -156,29 +165,31 @@ impl Registry {
             }
         }
         for id in self.watched_ports() {
-            match self.ports.get(&id).map(|p| &p.kind) {
-                Some(Kind::Vale { switch: Some(i), .. }) => {
-                    mixed.switches.insert(*i);
-                }
-                Some(Kind::Pipe { peer, .. }) => {
-                    mixed.pipes.insert((id.min(*peer), id.max(*peer)));
-                }
-                _ => {}
-            }
+            self.mix(&mut mixed, id);
         }
         mixed
     }
 
-    /// True if the port's rings are brokered now.
+    fn mix(&self, mixed: &mut Mixed, id: PortId) {
+        match self.ports.get(&id).map(|p| &p.kind) {
+            Some(Kind::Vale { switch: Some(i), .. }) => {
+                mixed.switches.insert(*i);
+            }
+            Some(Kind::Pipe { peer, .. }) => {
+                mixed.pipes.insert((id.min(*peer), id.max(*peer)));
+            }
+            _ => {}
+        }
+    }
+
+    /// True if rings of the port are brokered now.
     #[must_use]
     pub(super) fn is_brokered(&self, id: PortId) -> bool {
-        let mixed = self.mixed();
-        match self.ports.get(&id).map(|p| &p.kind) {
-            Some(Kind::Vale { switch: Some(i), .. }) => mixed.switches.contains(i),
-            Some(Kind::Pipe { peer, .. }) => mixed.pipes.contains(&(id.min(*peer), id.max(*peer))),
-            Some(Kind::Monitor(_)) => true,
-            _ => false,
-        }
+        let Some(port) = self.ports.get(&id) else { return false };
+        [Dir::Tx, Dir::Rx].into_iter().any(|dir| {
+            let rings = if dir == Dir::Tx { &port.tx } else { &port.rx };
+            (0..rings.len()).any(|i| self.handle(id, dir, i as u16).is_some_and(|r| r.is_brokered()))
+        })
     }
 
     /// The rings that must be brokered now: all of such a pipe, the TX rings of such a switch, those of monitors.
@@ -230,8 +241,15 @@ impl Registry {
 
     /// Brings `jobs` up to date with who has what: takes rings over, gives rings back. Called after every change, with the worker at rest.
     pub fn refresh_jobs(&self, jobs: &mut Jobs) {
-        let mixed = self.mixed();
-        let wanted = self.wanted(&mixed);
+        let mut mixed = self.mixed();
+        jobs.seized.retain(|key, posted| {
+            self.current(key).is_some_and(|ring| ring.shared.state.post.posted.load() == *posted)
+        });
+        for key in jobs.seized.keys() {
+            self.mix(&mut mixed, key.port);
+        }
+        let mut wanted = self.wanted(&mixed);
+        wanted.extend(jobs.seized.keys());
         let held: BTreeSet<RingKey> = jobs.held.keys().copied().collect();
         if wanted == held && mixed.switches.is_empty() && jobs.pages.is_empty() {
             return;
@@ -254,7 +272,9 @@ impl Registry {
             let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
             let Some(public) = self.handle(key.port, dir, key.index) else { continue };
             let Some(private) = self.private_ring(jobs, key.port, dir, key.index) else { continue };
-            take_over(&public, &private, &mut naps);
+            if !take_over(&public, &private, &mut naps) {
+                jobs.seized.insert(**key, public.shared.state.post.posted.load());
+            }
             jobs.held.insert(**key, RingHandle { ring: public.ring.clone(), shared: private, dir });
         }
         for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
@@ -294,6 +314,7 @@ impl Registry {
         let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
         let Some(port) = self.ports.get(&key.port) else { return };
         if let Some(ring) = RingShared::new(&port.state.map, &port.geometry, dir, key.index) {
+            change_hands(&ring);
             ring.state.sync.lock.unlock(BROKER);
             ring.state.ack.acked.publish(ring.state.post.posted.load());
         }
@@ -407,19 +428,26 @@ impl Registry {
     }
 }
 
-/// Takes a ring over: its lock, then its state.
-fn take_over(public: &RingHandle, private: &RingShared, naps: &mut u32) {
+/// Who posted to the one that served it until now must not take the acknowledgement for its work.
+fn change_hands(ring: &RingShared) {
+    let hands = &ring.state.ack.hands;
+    hands.publish(hands.load().wrapping_add(1));
+}
+
+/// Takes a ring over: its lock, then its state. False if its holder did not let go.
+fn take_over(public: &RingHandle, private: &RingShared, naps: &mut u32) -> bool {
     let state = &*public.shared.state;
-    loop {
+    let let_go = loop {
         let holder = state.sync.lock.holder();
         let patient = holder != 0 && holder != BROKER && *naps < TAKEOVER_NAPS;
         if patient {
             *naps += 1;
             ringway_os::sys::sleep(TAKEOVER_NAP);
         } else if holder == BROKER || state.sync.lock.steal(holder, BROKER) {
-            break;
+            break holder == 0 || holder == BROKER;
         }
-    }
+    };
+    change_hands(&public.shared);
     copy_ring(&public.shared, private);
     let kring = public.load(BROKER);
     state.ack.tail.store(kring.rtail, Relaxed);
@@ -429,13 +457,14 @@ fn take_over(public: &RingHandle, private: &RingShared, naps: &mut u32) {
         if state.post.lock.try_lock(BROKER).is_ok() {
             state.ack.acked.set(state.post.posted.load());
             state.post.lock.unlock(BROKER);
-            return;
+            break;
         }
         if state.post.posted.load() != posted {
-            return;
+            break;
         }
         ringway_os::sys::sleep(POST_NAP);
     }
+    let_go
 }
 
 /// Gives a ring back: its state, then its lock.
@@ -444,6 +473,7 @@ fn give_back(public: &RingHandle, private: &RingHandle) {
     let state = &*public.shared.state;
     let kring = private.load(BROKER);
     public.ring.header.tail.store(kring.rtail, Release);
+    change_hands(&public.shared);
     state.sync.lock.unlock(BROKER);
     state.ack.acked.publish(state.post.posted.load());
 }
