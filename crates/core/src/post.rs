@@ -128,8 +128,10 @@ impl RingHandle {
     fn collect(&self) {
         let state = &*self.shared.state;
         let _ = state.ack.acked.load(); // Acquire: the tail is not older than this.
+        let served = state.ack.hands.load() % 2 == 1;
         let tail = state.ack.tail.load(Relaxed);
-        if tail < self.num_slots() && self.is_brokered() {
+        // Else it is of the time when the broker last served the ring.
+        if tail < self.num_slots() && served {
             state.sync.rtail.store(tail, Relaxed);
             self.ring.header.tail.store(tail, Release);
         }

@@ -121,7 +121,7 @@ pub struct AckLine {
     pub progress: Cursor,
     /// Set while the worker sleeps (broker writes; client takes).
     pub sleep: SleepWord,
-    /// Changes whenever the ring is taken over or given back, before `acked` does (broker writes).
+    /// Changes whenever the ring is taken over, to an odd number, or given back, to an even one; before `acked` does (broker writes).
     pub hands: Cursor,
 }
 

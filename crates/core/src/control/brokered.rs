@@ -257,12 +257,17 @@ impl Registry {
         // What is posted is done before anything changes hands.
         jobs.list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
         jobs.list.clear();
+        // All states first, then all locks: whoever gets his ring back looks at those of others.
         for key in held.difference(&wanted) {
-            match (jobs.held.remove(key), self.current(key)) {
-                (Some(handle), Some(public)) => give_back(&public, &handle),
-                _ => self.let_go(key),
+            if let (Some(handle), Some(public)) = (jobs.held.remove(key), self.current(key)) {
+                copy_ring(&handle.shared, &public.shared);
+                public.ring.header.tail.store(handle.load(BROKER).rtail, Release);
             }
         }
+        for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
+            self.give_senders_back(*i);
+        }
+        held.difference(&wanted).for_each(|key| self.let_go(key));
         jobs.private.retain(|id, _| self.ports.contains_key(id));
         let mut naps = 0;
         // Senders first: a receive ring is at rest when all who write to it are.
@@ -276,9 +281,6 @@ impl Registry {
                 jobs.seized.insert(**key, public.shared.state.post.posted.load());
             }
             jobs.held.insert(**key, RingHandle { ring: public.ring.clone(), shared: private, dir });
-        }
-        for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
-            self.give_senders_back(*i);
         }
         jobs.pages.retain(|i, _| mixed.switches.contains(i));
         let mut tables: HashMap<usize, Arc<PeerTable>> = HashMap::new();
@@ -308,13 +310,13 @@ impl Registry {
         }
     }
 
-    /// The ring was taken away, and its port lives: the lock must not outlive the ring. One in a new life that is to be brokered
-    /// too is taken over from ourselves.
+    /// Gives the lock of a ring back. It must not outlive the ring either: one that was taken away and made anew, to be brokered
+    /// too, is taken over once more.
     fn let_go(&self, key: &RingKey) {
         let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
         let Some(port) = self.ports.get(&key.port) else { return };
         if let Some(ring) = RingShared::new(&port.state.map, &port.geometry, dir, key.index) {
-            change_hands(&ring);
+            change_hands(&ring, false);
             ring.state.sync.lock.unlock(BROKER);
             ring.state.ack.acked.publish(ring.state.post.posted.load());
         }
@@ -428,10 +430,13 @@ impl Registry {
     }
 }
 
-/// Who posted to the one that served it until now must not take the acknowledgement for its work.
-fn change_hands(ring: &RingShared) {
+/// The ring is served by the broker from now on, or no more. Who posted to the one that served it before must not take an
+/// acknowledgement for its work.
+fn change_hands(ring: &RingShared, served: bool) {
     let hands = &ring.state.ack.hands;
-    hands.publish(hands.load().wrapping_add(1));
+    let now = hands.load();
+    let to_next = if now % 2 == u32::from(served) { 2 } else { 1 };
+    hands.publish(now.wrapping_add(to_next));
 }
 
 /// Takes a ring over: its lock, then its state. False if its holder did not let go.
@@ -447,10 +452,11 @@ fn take_over(public: &RingHandle, private: &RingShared, naps: &mut u32) -> bool 
             break holder == 0 || holder == BROKER;
         }
     };
-    change_hands(&public.shared);
     copy_ring(&public.shared, private);
     let kring = public.load(BROKER);
     state.ack.tail.store(kring.rtail, Relaxed);
+    // Before this a client does not believe the tail above, nor, after it, that its old posts were done.
+    change_hands(&public.shared, true);
     // A post that nobody waits for any more is none. One whose poster holds the lock is for the worker.
     let posted = state.post.posted.load();
     for _ in 0..POST_NAPS {
@@ -465,17 +471,6 @@ fn take_over(public: &RingHandle, private: &RingShared, naps: &mut u32) -> bool 
         ringway_os::sys::sleep(POST_NAP);
     }
     let_go
-}
-
-/// Gives a ring back: its state, then its lock.
-fn give_back(public: &RingHandle, private: &RingHandle) {
-    copy_ring(&private.shared, &public.shared);
-    let state = &*public.shared.state;
-    let kring = private.load(BROKER);
-    public.ring.header.tail.store(kring.rtail, Release);
-    change_hands(&public.shared);
-    state.sync.lock.unlock(BROKER);
-    state.ack.acked.publish(state.post.posted.load());
 }
 
 /// Positions, counters and arrays of one ring to another of the same size. Values out of range are mended when they are loaded.
