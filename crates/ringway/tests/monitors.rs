@@ -396,3 +396,53 @@ fn a_pipe_with_monitors_gives_every_buffer_back_in_whatever_order_all_close() ->
     }
     Ok(())
 }
+
+/// Zero-copy monitors come and go in a numbered stream, and close with packets in their rings.
+#[test]
+fn a_stream_goes_on_while_its_buffers_change_hands() -> Outcome {
+    for seed in 1..60 {
+        let netmap = Netmap::embedded();
+        let mut random = Random(seed);
+        let mut a = netmap.builder("netmap:x{1").slots(16).open()?;
+        let mut b = netmap.builder("netmap:x}1").slots(16).open()?;
+        let mut monitors: [Option<Port>; 3] = [None, None, None];
+        let (mut sent, mut received) = (0, 0);
+        for _ in 0..2000 {
+            let m = random.below(3) as usize;
+            match random.below(8) {
+                0 => {
+                    let name = if m == 0 { "netmap:x{1/z" } else { "netmap:x}1/z" };
+                    let next = if monitors[m].is_some() { None } else { Some(netmap.open(name)?) };
+                    monitors[m] = next;
+                }
+                1 | 2 => {
+                    let mut tx = a.tx(0);
+                    for _ in 0..random.below(6) {
+                        sent += u64::from(tx.send(&frame(sent)));
+                    }
+                    tx.sync()?;
+                }
+                3..6 => {
+                    b.rxsync()?;
+                    let count = random.below(6) as u32;
+                    b.rx(0).drain(count, |slot| {
+                        assert_eq!(slot.payload().load_u64(14), Some(received), "seed {seed}");
+                        received += 1;
+                        true
+                    });
+                    if random.below(2) == 0 {
+                        b.rxsync()?;
+                    }
+                }
+                _ => {
+                    if let Some(port) = &mut monitors[m] {
+                        port.rxsync()?;
+                        port.rx(0).release(random.below(20) as u32);
+                    }
+                }
+            }
+        }
+        assert!(received > 100, "seed {seed}: only {received}");
+    }
+    Ok(())
+}

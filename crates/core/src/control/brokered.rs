@@ -227,10 +227,12 @@ impl Registry {
         RingShared::new(&map, &port.geometry, dir, index)
     }
 
-    /// Before a change that may take rings away, with the worker at rest: clients' state says how far their pipes are, since that
-    /// decides whose the buffers in the slots are.
+    /// Before a change that may take rings away, with the worker at rest until `refresh_jobs`: clients' state says how far their
+    /// pipes are, since that decides whose the buffers in the slots are.
     pub fn settle_jobs(&self, jobs: &mut Jobs) {
         jobs.list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
+        // No job may run between the change and the refresh: it could put buffers into a ring that is gone.
+        jobs.list.clear();
         for (key, handle) in &jobs.held {
             if let Some(public) = self.current(key) {
                 let rtail = handle.shared.state.sync.rtail.load(Relaxed);
@@ -251,7 +253,8 @@ impl Registry {
         let mut wanted = self.wanted(&mixed);
         wanted.extend(jobs.seized.keys());
         let held: BTreeSet<RingKey> = jobs.held.keys().copied().collect();
-        if wanted == held && mixed.switches.is_empty() && jobs.pages.is_empty() {
+        let is_complete = held.is_empty() || !jobs.list.is_empty();
+        if wanted == held && is_complete && mixed.switches.is_empty() && jobs.pages.is_empty() {
             return;
         }
         // What is posted is done before anything changes hands.
