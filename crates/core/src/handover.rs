@@ -101,6 +101,7 @@ pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
         }
         GrantKind::Guest(GuestOf::Switch) => (4, 0, 0),
         GrantKind::Guest(GuestOf::Pipe) => (5, 0, 0),
+        GrantKind::Monitor => (6, 0, 0),
     };
     let mut name = [0; wire::NAME_BYTES];
     for (b, c) in name.iter_mut().zip(g.name.bytes().take(wire::NAME_BYTES - 1)) {
@@ -204,6 +205,7 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
         3 => GrantKind::Nic(nic_in(&mut bytes, &mut fds)?),
         4 => GrantKind::Guest(GuestOf::Switch),
         5 => GrantKind::Guest(GuestOf::Pipe),
+        6 => GrantKind::Monitor,
         _ => return Err(HandoverError::Field("kind")),
     };
     let name = w.name.iter().take_while(|b| **b != 0).map(|b| char::from(*b)).collect();

@@ -4,6 +4,7 @@
 //! comes from the registry, in the same process or by way of the broker's socket; an [`Endpoint`] made of
 //! it does not know which.
 
+use crate::adapter::monitor::{MonitorRx, MonitorTx};
 use crate::adapter::null::Null;
 use crate::adapter::packet::{BATCH, PacketRx, PacketTx};
 use crate::adapter::pipe::{PipeRx, PipeTx};
@@ -52,6 +53,8 @@ pub enum GrantKind {
     /// The port of another user, who handed its descriptor over: the broker serves its rings, and nothing but the port's own
     /// memory is lent.
     Guest(GuestOf),
+    /// A monitor: the broker fills its receive rings.
+    Monitor,
 }
 
 /// What a guest takes part in.
@@ -140,6 +143,9 @@ pub struct PeerGrant {
 pub trait PeerSource {
     /// The port at `index` of the switch that this binding's port sits on. None if it cannot be had.
     fn peer(&mut self, index: u8) -> Option<PeerGrant>;
+
+    /// Serves what was posted, where no worker does: in an engine without threads.
+    fn serve(&mut self) {}
 }
 
 /// A grant does not fit its memory: the keeper of the registry and we disagree.
@@ -303,9 +309,10 @@ impl EndContext<'_> {
                 SyncOutcome::NeedPeer(index) => fetch_peer(self.grant, self.peers, index, source),
                 SyncOutcome::Brokered => {
                     let wait = !flags.contains(SyncFlags::POST);
-                    let outcome = handle.sync_brokered(me, &self.grant.worker_bell, wait);
-                    // Given back while we waited: what was posted and not done is ours to do.
-                    if outcome != SyncOutcome::Skipped || handle.is_brokered() {
+                    let outcome =
+                        handle.sync_brokered(me, &self.grant.worker_bell, wait, &mut || source.serve());
+                    // Changed hands while we waited: what was posted and not done is for whoever serves it now.
+                    if outcome != SyncOutcome::Brokered {
                         return outcome;
                     }
                 }
@@ -368,6 +375,8 @@ impl Endpoint {
         let g = &self.grant;
         Ok(match (&g.kind, dir) {
             (GrantKind::Null, _) => Box::new(Null),
+            (GrantKind::Monitor, Dir::Tx) => Box::new(MonitorTx),
+            (GrantKind::Monitor, Dir::Rx) => Box::new(MonitorRx),
             (GrantKind::Vale { index: port, generation, page }, Dir::Tx) => {
                 let page = SharedRef::new(&page.map, 0).ok_or(BadGrant)?;
                 let seat = Seat { page, index: *port, generation: *generation };

@@ -5,7 +5,7 @@
 //! worker checks what was posted again.
 
 use crate::kring::{BROKER, RingHandle, SyncOutcome, distance, forward};
-use crate::layout::Dir;
+use crate::layout::{Dir, RingShared};
 use ringway_abi::ring::NS_INDIRECT;
 use ringway_os::bytes::copy_from_user;
 use ringway_os::event::Doorbell;
@@ -22,21 +22,40 @@ const NAP: Duration = Duration::from_micros(20);
 /// Naps until the worker counts as stuck: two seconds.
 const NAPS: u32 = 40_000;
 
+impl RingShared {
+    /// The worker has brought this ring packets or room: its owner looks again, and wakes up if it sleeps.
+    pub fn tell_owner(&self, bell: &Doorbell) {
+        let progress = &self.state.ack.progress;
+        progress.publish(progress.load().wrapping_add(1));
+        if self.state.sleep.owner.take(u32::MAX) {
+            bell.ring();
+        }
+    }
+}
+
 impl RingHandle {
     /// One sync by way of the worker. With `wait`, it ends when the worker has done it; without, what the worker has done so far
-    /// is taken in.
-    pub fn sync_brokered(&self, me: u32, worker: &Doorbell, wait: bool) -> SyncOutcome {
+    /// is taken in. `serve` is called after posting: where there is no worker, it does what one would. `Brokered`: the ring changed
+    /// hands meanwhile, so that what was posted may not be done; sync again.
+    pub fn sync_brokered(
+        &self,
+        me: u32,
+        worker: &Doorbell,
+        wait: bool,
+        serve: &mut dyn FnMut(),
+    ) -> SyncOutcome {
         let state = &*self.shared.state;
         if state.post.lock.try_lock(me).is_err() {
             return SyncOutcome::Skipped;
         }
-        let outcome = self.post(me, worker, wait);
+        let outcome = self.post(me, worker, wait, serve);
         state.post.lock.unlock(me);
         outcome
     }
 
-    fn post(&self, me: u32, worker: &Doorbell, wait: bool) -> SyncOutcome {
+    fn post(&self, me: u32, worker: &Doorbell, wait: bool, serve: &mut dyn FnMut()) -> SyncOutcome {
         let state = &*self.shared.state;
+        let hands = state.ack.hands.load();
         // What the worker brings after this look, a sleeper must look for once more.
         state.sync.seen.store(state.ack.progress.load(), Relaxed);
         self.collect();
@@ -49,7 +68,9 @@ impl RingHandle {
             self.save(&kring);
             return SyncOutcome::BadRing(bad);
         }
-        self.save(&kring);
+        // Not the tail: if the ring is given back this very moment, the broker's is newer.
+        state.sync.rhead.store(kring.rhead, Relaxed);
+        state.sync.rcur.store(kring.rcur, Relaxed);
         if self.dir == Dir::Tx {
             self.resolve_indirect(from, head);
         }
@@ -59,13 +80,13 @@ impl RingHandle {
         if state.ack.sleep.take(u32::MAX) {
             worker.ring();
         }
-        if !wait {
-            self.collect();
-            return SyncOutcome::Done;
-        }
-        if !self.wait_for_ack(ticket) {
-            // The ring was given back meanwhile, or the broker hangs: the caller syncs again, or finds it dead.
+        serve();
+        if wait && !self.wait_for_ack(ticket) {
+            // The broker hangs: the caller will find it dead.
             return SyncOutcome::Skipped;
+        }
+        if !self.is_brokered() || state.ack.hands.load() != hands {
+            return SyncOutcome::Brokered;
         }
         self.collect();
         SyncOutcome::Done
@@ -102,24 +123,20 @@ impl RingHandle {
         if head < n && tail < n { distance(n, head, tail) } else { 0 }
     }
 
+    /// Until the post counts as acknowledged, or the ring is given back. False if neither happens.
     fn wait_for_ack(&self, ticket: u32) -> bool {
         let state = &*self.shared.state;
-        // When a ring is given back, what is posted counts as acknowledged, done or not, but only after the lock is free: who
-        // sees the one sees the other, and does by itself what may be left.
-        let acked = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0;
-        let done = || acked() && self.is_brokered();
+        // When a ring changes hands, what is posted counts as acknowledged, done or not: `hands` tells.
+        let over = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0 || !self.is_brokered();
         for _ in 0..SPINS {
-            if done() {
+            if over() {
                 return true;
             }
             std::hint::spin_loop();
         }
         for i in 0..YIELDS + NAPS {
-            if done() {
+            if over() {
                 return true;
-            }
-            if !self.is_brokered() {
-                return false;
             }
             if i < YIELDS { ringway_os::sys::yield_now() } else { ringway_os::sys::sleep(NAP) }
         }
@@ -130,8 +147,10 @@ impl RingHandle {
     fn collect(&self) {
         let state = &*self.shared.state;
         let _ = state.ack.acked.load(); // Acquire: the tail is not older than this.
+        let served = state.ack.hands.load() % 2 == 1;
         let tail = state.ack.tail.load(Relaxed);
-        if tail < self.num_slots() {
+        // Else it is of the time when the broker last served the ring.
+        if tail < self.num_slots() && served {
             state.sync.rtail.store(tail, Relaxed);
             self.ring.header.tail.store(tail, Release);
         }

@@ -78,6 +78,9 @@ pub struct Port {
     /// How an interface is reached (`xdp native copy`, `af_packet` ...); empty for other ports.
     #[serde(default)]
     pub mode: String,
+    /// The port that a monitor watches; empty for other ports.
+    #[serde(default)]
+    pub watches: String,
     /// Owner's user number.
     pub owner: u32,
     /// False: it belongs to somebody else, and only the name is shown.
@@ -225,6 +228,7 @@ pub fn port(info: &PortInfo, pid_of: impl Fn(BindingId) -> u32) -> Port {
         kind: info.kind.to_owned(),
         lease: info.lease.to_owned(),
         mode: info.mode.to_owned(),
+        watches: info.watches.clone(),
         owner: info.owner,
         visible: info.visible,
         index: info.index,

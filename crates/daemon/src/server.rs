@@ -241,8 +241,7 @@ impl Server {
             }
             // Whoever held its rings is gone, or has let go: no lock of a dead process may survive it.
             self.break_locks();
-            self.registry.unbind(binding);
-            self.worker.refresh(&self.registry);
+            self.worker.change(&mut self.registry, |r| r.unbind(binding));
         }
         self.close_retired();
         let _ = self.epoll.remove(&session.conn);

@@ -388,6 +388,7 @@ impl Server {
         req.nr_host_rx_rings = 0;
         req.nr_mem_id = grant.mem_id;
         req.nr_extra_bufs = grant.extra_bufs;
+        req.nr_flags = grant.nr_flags;
         tracing::debug!(port = name, pid = creds.pid, uid = creds.uid, "bound");
         Ok((req, grant))
     }

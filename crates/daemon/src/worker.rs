@@ -8,7 +8,7 @@ use ringway_os::event::{Doorbell, Epoll, EventBuf, EventFlags};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Rounds without work before the worker sleeps: about as long as a sleep and a wake-up cost.
@@ -44,9 +44,21 @@ impl Worker {
 
     /// Brings the jobs up to date after a change in the registry.
     pub fn refresh(&mut self, registry: &Registry) {
-        let shared = &*self.shared;
-        shared.wanted.store(true, Ordering::SeqCst);
-        let mut jobs = shared.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = self.shared.clone();
+        let jobs = stop(&shared);
+        self.go_on(&shared, jobs, registry);
+    }
+
+    /// Makes a change that takes rings away, with the worker at rest, and brings the jobs up to date.
+    pub fn change(&mut self, registry: &mut Registry, change: impl FnOnce(&mut Registry)) {
+        let shared = self.shared.clone();
+        let mut jobs = stop(&shared);
+        registry.settle_jobs(&mut jobs);
+        change(registry);
+        self.go_on(&shared, jobs, registry);
+    }
+
+    fn go_on(&mut self, shared: &Arc<Shared>, mut jobs: MutexGuard<'_, Jobs>, registry: &Registry) {
         registry.refresh_jobs(&mut jobs);
         for job in &jobs.list {
             // Watched edge-triggered and never read: a client that fills its bell gives one edge more. EEXIST: watched already.
@@ -65,7 +77,7 @@ impl Worker {
         drop(jobs);
         shared.wanted.store(false, Ordering::SeqCst);
         if any && !self.runs {
-            let shared = self.shared.clone();
+            let shared = shared.clone();
             let thread = std::thread::Builder::new().name("worker".into()).spawn(move || work(&shared));
             match thread {
                 Ok(_) => self.runs = true,
@@ -85,6 +97,12 @@ impl Worker {
         shared.wanted.store(false, Ordering::SeqCst);
         found
     }
+}
+
+/// The jobs, with the worker at rest.
+fn stop(shared: &Shared) -> MutexGuard<'_, Jobs> {
+    shared.wanted.store(true, Ordering::SeqCst);
+    shared.jobs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn work(shared: &Shared) {

@@ -131,6 +131,8 @@ pub struct AckLine {
     pub progress: Cursor,
     /// Set while the worker sleeps (broker writes; client takes).
     pub sleep: SleepWord,
+    /// Changes whenever the ring is taken over, to an odd number, or given back, to an even one; before `acked` does (broker writes).
+    pub hands: Cursor,
 }
 
 /// The whole state of one ring.

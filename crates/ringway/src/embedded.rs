@@ -10,7 +10,7 @@ use ringway_abi::{
     Errno, NETMAP_REQ_PORT_HDR_GET, NETMAP_REQ_PORT_HDR_SET, PortSpec, nmreq_port_hdr, nmreq_port_info_get,
     nmreq_register,
 };
-use ringway_core::control::{Asker, BindingId, PortInfo, Registry, ReqOption, Tunables};
+use ringway_core::control::{Asker, BindingId, Job, Jobs, PortInfo, Registry, ReqOption, Tunables};
 use ringway_core::kring::BROKER;
 use ringway_core::lease::{Grant, PeerGrant};
 use ringway_core::nic::NicRequest;
@@ -51,12 +51,18 @@ enum Origin {
 /// An engine: a registry behind a lock that syncs do not take, but for the first packet to a new port.
 struct Engine {
     registry: Mutex<Registry>,
+    /// What a worker of the broker would run: rings with monitors. Whoever posts runs them. Taken after `registry`.
+    jobs: Mutex<Jobs>,
     next_attachment: AtomicU32,
 }
 
 impl Engine {
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,6 +106,7 @@ impl Netmap {
     pub fn embedded_with(tunables: Tunables) -> Self {
         let engine = Engine {
             registry: Mutex::new(Registry::new(tunables)),
+            jobs: Mutex::default(),
             next_attachment: AtomicU32::new(BROKER + 1),
         };
         Netmap(Origin::Embedded(Arc::new(engine)))
@@ -207,6 +214,7 @@ impl Binding {
         let mode = spec.nic_mode.unwrap_or_default();
         registry.ask_from(NicRequest { mode, ..NicRequest::default() });
         let id = registry.register_with(OWNER, &spec.name, &req, options);
+        registry.refresh_jobs(&mut engine.jobs());
         drop(registry.take_retired());
         let id = id?;
         let grant = registry.grant(id);
@@ -229,7 +237,10 @@ fn region_of(registry: &mut Registry, share: &str) -> Result<u16, OpenError> {
 impl Drop for Binding {
     fn drop(&mut self) {
         let mut registry = self.engine.lock();
+        let mut jobs = self.engine.jobs();
+        registry.settle_jobs(&mut jobs);
         registry.unbind(self.id);
+        registry.refresh_jobs(&mut jobs);
         // Nobody but this process holds them.
         drop(registry.take_retired());
     }
@@ -254,5 +265,9 @@ impl Backend for Binding {
 
     fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    fn serve(&self) {
+        self.engine.jobs().list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
     }
 }

@@ -71,7 +71,7 @@ pub use tx::{MAX_PACKET_SLOTS, TxRing, TxSlot};
 pub use wait::{Interest, Ready};
 
 pub use ringway_abi::{
-    Errno, NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_REPORT, NicMode,
+    Errno, NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_REPORT, NS_TXMON, NicMode,
 };
 pub use ringway_core::control::{HolderInfo, PortInfo, ReqOption, RingInfo, Tunables};
 pub use ringway_core::kring::CursorError;

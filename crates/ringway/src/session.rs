@@ -37,6 +37,9 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Hangs up when the registry goes: the descriptor itself, whose last copy holds the binding.
     fn hangup_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Serves what was posted, where no worker does.
+    fn serve(&self) {}
 }
 
 /// What names can say and no registry serves yet.
@@ -211,6 +214,10 @@ impl Link {
 impl PeerSource for &Link {
     fn peer(&mut self, index: u8) -> Option<PeerGrant> {
         self.backend.peer(index)
+    }
+
+    fn serve(&mut self) {
+        self.backend.serve();
     }
 }
 

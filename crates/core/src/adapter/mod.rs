@@ -5,6 +5,7 @@
 use crate::kring::{Kring, RingHandle};
 use std::os::fd::BorrowedFd;
 
+pub mod monitor;
 pub mod null;
 pub mod packet;
 pub mod pipe;

@@ -120,6 +120,15 @@ impl Registry {
                         handles.for_each(|h| ring_buffers(&h).for_each(|idx| f(idx, At::Ring)));
                     }
                 }
+                // Every slot has its buffer: the worker fills them in place.
+                Kind::Monitor(_) => {
+                    for (dir, rings) in [(Dir::Tx, &port.tx), (Dir::Rx, &port.rx)] {
+                        let handles = (0..rings.len()).filter_map(|i| self.handle(*id, dir, i as u16));
+                        handles.for_each(|h| {
+                            h.ring.slots.iter().for_each(|slot| f(slot.load().buf_idx(), At::Ring));
+                        });
+                    }
+                }
                 Kind::Pipe { peer, .. } => {
                     let brokered = self.is_brokered(*id);
                     for i in 0..port.geometry.tx_rings {

@@ -124,7 +124,7 @@ impl Registry {
         };
         let extra_bufs = region.take_extra(if_ofs, req.nr_extra_bufs);
         let binding = BindingId(self.fresh_id());
-        let nr_flags = req.nr_flags;
+        let nr_flags = super::monitors::told_flags(req.nr_flags);
         let entry = Binding { port: id, uid: who.uid, tx, rx, exclusive, if_ofs, extra_bufs, nr_flags };
         self.bindings.insert(binding, entry);
         Ok(binding)
@@ -335,11 +335,15 @@ impl Registry {
         self.drop_guests(id);
         let Some(port) = self.ports.get_mut(&binding.port) else { return };
         port.bindings -= 1;
+        let is_last = port.bindings == 0 && port.monitors > 0;
         let region = port.region;
         let mut bufs = vec![];
         if let Some(entry) = self.regions.get_mut(&region) {
             bufs = entry.region.take_list(binding.if_ofs);
             entry.region.drop_if(binding.if_ofs);
+        }
+        if is_last {
+            self.stop_monitors_of(binding.port);
         }
         bufs.extend(self.take_rings_away(binding.port, [(Dir::Rx, binding.rx), (Dir::Tx, binding.tx)]));
         self.give_bufs(region, &bufs);
@@ -361,6 +365,7 @@ impl Registry {
         };
         let kind = match &port.kind {
             Kind::Null => GrantKind::Null,
+            Kind::Monitor(_) => GrantKind::Monitor,
             Kind::Nic(nic) => {
                 let queues: BTreeSet<u16> = binding.tx.clone().chain(binding.rx.clone()).collect();
                 GrantKind::Nic(nic.grant(queues.into_iter()).ok_or_else(gone)?)
@@ -431,14 +436,14 @@ pub(super) fn gone() -> ControlError {
 
 /// Why rings could not be selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SelectError {
+pub(super) enum SelectError {
     Mode(u32),
     Host,
     RingId(u16),
 }
 
 impl SelectError {
-    fn on(self, name: &str) -> ControlError {
+    pub fn on(self, name: &str) -> ControlError {
         let text = match self {
             SelectError::Mode(m) => format!("{name}: {m} is no mode of binding (nr_mode)"),
             SelectError::Host => format!("{name}: the port has no host rings"),
@@ -449,7 +454,7 @@ impl SelectError {
 }
 
 /// Which rings a request binds, of a port without host rings. Source: semantics.md 8.
-fn select(
+pub(super) fn select(
     tx_rings: u16,
     rx_rings: u16,
     req: &nmreq_register,

@@ -1,19 +1,21 @@
 //! Rings that the broker serves: which they are, taking them over, running them, giving them back.
 //!
 //! A ring is brokered while processes of several users have to do with it: members of a public switch, the ends of a pipe
-//! between root and a user, a descriptor that was handed to another user. Its sync lock then holds the broker's
-//! number, its state is private to the broker, and clients post. The receive ring of a switch port needs no worker:
-//! its owner reads what the senders, now the worker alone, leave in its own state.
+//! between root and a user, a descriptor that was handed to another user; and while a monitor watches it. Its sync lock then
+//! holds the broker's number, its state is private to the broker, and clients post. The receive ring of a switch port needs no
+//! worker, unless a zero-copy monitor takes buffers from it: its owner reads what the senders, now the worker alone, leave in
+//! its own state.
 //!
 //! The worker runs the very drivers that clients run, with other handles.
 
 use super::{Kind, PortId, Registry};
+use crate::adapter::monitor::{Arrivals, MonitorRx, Monitored};
 use crate::adapter::pipe::{PipeRx, PipeTx};
 use crate::adapter::{RingDriver, SyncFlags};
 use crate::kring::{BROKER, RingHandle, forget_journal};
 use crate::layout::{Dir, RingShared, region_bufs, state_memfd_bytes};
 use crate::stats::{Stat, add};
-use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeTx, seat_port, set_header};
+use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeRx, ValeTx, seat_port, set_header};
 use ringway_os::event::Doorbell;
 use ringway_os::mem::{Map, SharedRef};
 use ringway_os::state::{RingState, SwitchPage};
@@ -40,11 +42,11 @@ struct Naps {
 
 /// A ring at one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct RingKey {
-    port: PortId,
-    is_tx: bool,
-    index: u16,
-    epoch: u64,
+pub(super) struct RingKey {
+    pub port: PortId,
+    pub is_tx: bool,
+    pub index: u16,
+    pub epoch: u64,
 }
 
 /// A brokered ring with its driver.
@@ -108,11 +110,7 @@ impl Job {
         public.ack.tail.store(kring.rtail, Relaxed);
         public.ack.acked.publish(ticket);
         for (ring, bell) in &self.wakes {
-            let progress = &ring.state.ack.progress;
-            progress.publish(progress.load().wrapping_add(1));
-            if ring.state.sleep.owner.take(u32::MAX) {
-                bell.ring();
-            }
+            ring.tell_owner(bell);
         }
     }
 }
@@ -124,6 +122,9 @@ pub struct Jobs {
     pub list: Vec<Job>,
     private: HashMap<PortId, Arc<Map>>,
     held: BTreeMap<RingKey, RingHandle>,
+    /// Rings whose holder did not let go when they were taken over, with the number of its last post. Until it posts again it may
+    /// still write into its state: so long they are not given back.
+    seized: BTreeMap<RingKey, u32>,
     pages: HashMap<usize, SharedRef<SwitchPage>>,
 }
 
@@ -133,9 +134,19 @@ impl Jobs {
         let is_it = |k: &RingKey| k.port == port && k.is_tx == (dir == Dir::Tx) && k.index == index;
         self.held.iter().find(|(k, _)| is_it(k)).map(|(_, handle)| handle)
     }
+
+    /// Rings whose holder did not let go when they were taken over.
+    #[must_use]
+    pub fn seized(&self) -> usize {
+        self.seized.len()
+    }
+
+    pub(super) fn held(&self, key: &RingKey) -> Option<&RingHandle> {
+        self.held.get(key)
+    }
 }
 
-/// The switches and pipes that several users have to do with.
+/// The switches and pipes that several users, or monitors, have to do with.
 #[derive(Debug, Default)]
 struct Mixed {
     switches: BTreeSet<usize>,
@@ -171,21 +182,35 @@ impl Registry {
                 mixed.pipes.insert((*id, peer));
             }
         }
+        for id in self.watched_ports() {
+            self.mix(&mut mixed, id);
+        }
         mixed
     }
 
-    /// True if the port's rings are brokered now.
-    #[must_use]
-    pub(super) fn is_brokered(&self, id: PortId) -> bool {
-        let mixed = self.mixed();
+    fn mix(&self, mixed: &mut Mixed, id: PortId) {
         match self.ports.get(&id).map(|p| &p.kind) {
-            Some(Kind::Vale { switch: Some(i), .. }) => mixed.switches.contains(i),
-            Some(Kind::Pipe { peer, .. }) => mixed.pipes.contains(&(id.min(*peer), id.max(*peer))),
-            _ => false,
+            Some(Kind::Vale { switch: Some(i), .. }) => {
+                mixed.switches.insert(*i);
+            }
+            Some(Kind::Pipe { peer, .. }) => {
+                mixed.pipes.insert((id.min(*peer), id.max(*peer)));
+            }
+            _ => {}
         }
     }
 
-    /// The rings that must be brokered now: all of such a pipe, the TX rings of such a switch.
+    /// True if rings of the port are brokered now.
+    #[must_use]
+    pub(super) fn is_brokered(&self, id: PortId) -> bool {
+        let Some(port) = self.ports.get(&id) else { return false };
+        [Dir::Tx, Dir::Rx].into_iter().any(|dir| {
+            let rings = if dir == Dir::Tx { &port.tx } else { &port.rx };
+            (0..rings.len()).any(|i| self.handle(id, dir, i as u16).is_some_and(|r| r.is_brokered()))
+        })
+    }
+
+    /// The rings that must be brokered now: all of such a pipe, the TX rings of such a switch, those of monitors.
     fn wanted(&self, mixed: &Mixed) -> BTreeSet<RingKey> {
         let mut out = BTreeSet::new();
         for (id, port) in &self.ports {
@@ -203,6 +228,7 @@ impl Registry {
                 }
             }
         }
+        out.extend(self.monitor_rings());
         out
     }
 
@@ -219,43 +245,68 @@ impl Registry {
         RingShared::new(&map, &port.geometry, dir, index)
     }
 
+    /// Before a change that may take rings away, with the worker at rest until `refresh_jobs`: clients' state says how far their
+    /// pipes are, since that decides whose the buffers in the slots are.
+    pub fn settle_jobs(&self, jobs: &mut Jobs) {
+        jobs.list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
+        // No job may run between the change and the refresh: it could put buffers into a ring that is gone.
+        jobs.list.clear();
+        for (key, handle) in &jobs.held {
+            if let Some(public) = self.current(key) {
+                let rtail = handle.shared.state.sync.rtail.load(Relaxed);
+                public.shared.state.sync.rtail.store(rtail, Relaxed);
+            }
+        }
+    }
+
     /// Brings `jobs` up to date with who has what: takes rings over, gives rings back. Called after every change, with the worker at rest.
     pub fn refresh_jobs(&self, jobs: &mut Jobs) {
-        let mixed = self.mixed();
-        let wanted = self.wanted(&mixed);
+        let mut mixed = self.mixed();
+        jobs.seized.retain(|key, posted| {
+            self.current(key).is_some_and(|ring| ring.shared.state.post.posted.load() == *posted)
+        });
+        for key in jobs.seized.keys() {
+            self.mix(&mut mixed, key.port);
+        }
+        let mut wanted = self.wanted(&mixed);
+        wanted.extend(jobs.seized.keys());
         let held: BTreeSet<RingKey> = jobs.held.keys().copied().collect();
-        if wanted == held && mixed.switches.is_empty() && jobs.pages.is_empty() {
+        let is_complete = held.is_empty() || !jobs.list.is_empty();
+        if wanted == held && is_complete && mixed.switches.is_empty() && jobs.pages.is_empty() {
             return;
         }
         // What is posted is done before anything changes hands.
         jobs.list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
         jobs.list.clear();
+        // All states first, then all locks: whoever gets his ring back looks at those of others.
         for key in held.difference(&wanted) {
-            if let Some(handle) = jobs.held.remove(key)
-                && let Some(public) = self.current(key)
-            {
-                give_back(&public, &handle);
+            if let (Some(handle), Some(public)) = (jobs.held.remove(key), self.current(key)) {
+                copy_ring(&handle.shared, &public.shared);
+                public.ring.header.tail.store(handle.load(BROKER).rtail, Release);
             }
         }
+        for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
+            self.give_senders_back(*i);
+        }
+        held.difference(&wanted).for_each(|key| self.let_go(key));
         jobs.private.retain(|id, _| self.ports.contains_key(id));
         let mut naps = Naps::default();
-        for key in &wanted {
-            if jobs.held.contains_key(key) {
-                continue;
-            }
+        // Senders first: a receive ring is at rest when all who write to it are.
+        let fresh = wanted.iter().filter(|k| !held.contains(k));
+        let (fresh_tx, fresh_rx): (Vec<&RingKey>, Vec<_>) = fresh.partition(|k| k.is_tx);
+        for key in fresh_tx.iter().chain(&fresh_rx) {
             let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
             let Some(public) = self.handle(key.port, dir, key.index) else { continue };
             let Some(private) = self.private_ring(jobs, key.port, dir, key.index) else { continue };
-            take_over(&public, &private, &mut naps);
-            jobs.held.insert(*key, RingHandle { ring: public.ring.clone(), shared: private, dir });
+            if !take_over(&public, &private, &mut naps) {
+                jobs.seized.insert(**key, public.shared.state.post.posted.load());
+            }
+            jobs.held.insert(**key, RingHandle { ring: public.ring.clone(), shared: private, dir });
         }
         for (key, handle) in &jobs.held {
             if let Some(ring) = self.ring_use(key.port, handle.dir, key.index) {
                 ring.offsets.store(&handle.shared.state);
             }
-        }
-        for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
-            self.give_senders_back(*i);
         }
         jobs.pages.retain(|i, _| mixed.switches.contains(i));
         let mut tables: HashMap<usize, Arc<PeerTable>> = HashMap::new();
@@ -264,6 +315,7 @@ impl Registry {
                 tables.insert(*i, table);
             }
         }
+        fresh_rx.iter().for_each(|key| self.show_what_waits(jobs, key));
         let keys: Vec<RingKey> = jobs.held.keys().copied().collect();
         for key in keys {
             if let Some(job) = self.job(jobs, &key, &tables) {
@@ -281,6 +333,18 @@ impl Registry {
                     crate::repair::repair_receiver(&ring.state, ring.num_slots);
                 }
             }
+        }
+    }
+
+    /// Gives the lock of a ring back. It must not outlive the ring either: one that was taken away and made anew, to be brokered
+    /// too, is taken over once more.
+    fn let_go(&self, key: &RingKey) {
+        let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
+        let Some(port) = self.ports.get(&key.port) else { return };
+        if let Some(ring) = RingShared::new(&port.state.map, &port.geometry, dir, key.index) {
+            change_hands(&ring, false);
+            ring.state.sync.lock.unlock(BROKER);
+            ring.state.ack.acked.publish(ring.state.post.posted.load());
         }
     }
 
@@ -316,12 +380,22 @@ impl Registry {
             let entry = self.regions.get(&port.region)?;
             let rings = (0..port.geometry.rx_rings)
                 .map(|r| {
-                    let shared = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r)?;
-                    let senders = self.private_ring(jobs, *id, Dir::Rx, r)?.state;
+                    let public = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r)?;
+                    let private = self.private_ring(jobs, *id, Dir::Rx, r)?;
+                    let senders = private.state.clone();
+                    let epoch = port.rx.get(usize::from(r))?.epoch;
+                    let is_held =
+                        jobs.held.contains_key(&RingKey { port: *id, is_tx: false, index: r, epoch });
+                    senders.senders.bound.store(public.state.senders.bound.load(Relaxed), Relaxed);
+                    let shared = if is_held { private } else { public.clone() };
                     take_senders(&shared.state, &senders, shared.num_slots);
                     let ring = port.rx.get(usize::from(r))?;
                     ring.offsets.store_senders(&senders);
-                    Some(FarRing { shared, senders })
+                    let copies = self.watchers(jobs, *id, Dir::Rx, r).copies;
+                    let owner = is_held.then(|| (public, port.notice.bell().clone()));
+                    let watched = !copies.is_empty() || owner.is_some();
+                    let arrivals = watched.then(|| Arc::new(Arrivals { copies, owner }));
+                    Some(FarRing { shared, senders, arrivals })
                 })
                 .collect::<Option<Vec<_>>>()?;
             let bufs = region_bufs(&entry.region.shm.map, &entry.region.layout)?;
@@ -343,6 +417,14 @@ impl Registry {
         let handle = jobs.held.get(key)?.clone();
         let public = RingShared::new(&port.state.map, &port.geometry, dir, key.index)?;
         let (driver, wakes): (Box<dyn RingDriver>, _) = match &port.kind {
+            Kind::Vale { .. } if !key.is_tx => (Box::new(ValeRx), vec![]),
+            Kind::Monitor(_) => {
+                let driver: Box<dyn RingDriver> = match self.next_in_chain(jobs, key.port, key.index) {
+                    Some(next) => Box::new(Monitored::chained(Box::new(MonitorRx), next)),
+                    None => Box::new(MonitorRx),
+                };
+                (driver, vec![])
+            }
             Kind::Vale { switch: Some(i), index, generation, .. } => {
                 let seat = Seat { page: jobs.pages.get(i)?.clone(), index: *index, generation: *generation };
                 (Box::new(ValeTx::for_broker(seat, key.index, tables.get(i)?.clone())), vec![])
@@ -362,50 +444,62 @@ impl Registry {
             }
             _ => return None,
         };
+        let watchers = self.watchers(jobs, key.port, dir, key.index);
+        let arrivals = match port.kind {
+            Kind::Pipe { peer, .. } if key.is_tx => self.watchers(jobs, peer, Dir::Rx, key.index).copies,
+            _ => vec![],
+        };
+        let driver = if watchers.is_empty() && arrivals.is_empty() {
+            driver
+        } else {
+            Box::new(Monitored::new(driver, &handle, watchers, arrivals))
+        };
         Some(Job { public, handle, driver, wakes, bell: port.worker_bell.clone() })
     }
 }
 
-/// Takes a ring over: its lock, then its state.
-fn take_over(public: &RingHandle, private: &RingShared, naps: &mut Naps) {
+/// The ring is served by the broker from now on, or no more. Who posted to the one that served it before must not take an
+/// acknowledgement for its work.
+fn change_hands(ring: &RingShared, served: bool) {
+    let hands = &ring.state.ack.hands;
+    let now = hands.load();
+    let to_next = if now % 2 == u32::from(served) { 2 } else { 1 };
+    hands.publish(now.wrapping_add(to_next));
+}
+
+/// Takes a ring over: its lock, then its state. False if its holder did not let go.
+fn take_over(public: &RingHandle, private: &RingShared, naps: &mut Naps) -> bool {
     let state = &*public.shared.state;
-    loop {
+    let let_go = loop {
         let holder = state.sync.lock.holder();
         let patient = holder != 0 && holder != BROKER && naps.holders < TAKEOVER_NAPS;
         if patient {
             naps.holders += 1;
             ringway_os::sys::sleep(TAKEOVER_NAP);
         } else if holder == BROKER || state.sync.lock.steal(holder, BROKER) {
-            break;
+            break holder == 0 || holder == BROKER;
         }
-    }
+    };
     copy_ring(&public.shared, private);
     let kring = public.load(BROKER);
     state.ack.tail.store(kring.rtail, Relaxed);
+    // Before this a client does not believe the tail above, nor, after it, that its old posts were done.
+    change_hands(&public.shared, true);
     // A post that nobody waits for any more is none. One whose poster holds the lock is for the worker.
     let posted = state.post.posted.load();
     loop {
         if state.post.lock.try_lock(BROKER).is_ok() {
             state.ack.acked.set(state.post.posted.load());
             state.post.lock.unlock(BROKER);
-            return;
+            break;
         }
         if state.post.posted.load() != posted || naps.posters >= POST_NAPS {
-            return;
+            break;
         }
         naps.posters += 1;
         ringway_os::sys::sleep(POST_NAP);
     }
-}
-
-/// Gives a ring back: its state, then its lock.
-fn give_back(public: &RingHandle, private: &RingHandle) {
-    copy_ring(&private.shared, &public.shared);
-    let state = &*public.shared.state;
-    let kring = private.load(BROKER);
-    public.ring.header.tail.store(kring.rtail, Release);
-    state.sync.lock.unlock(BROKER);
-    state.ack.acked.publish(state.post.posted.load());
+    let_go
 }
 
 /// Positions, counters and arrays of one ring to another of the same size. Values out of range are mended when they are loaded.
@@ -435,5 +529,4 @@ fn take_senders(public: &RingState, private: &RingState, n: u32) {
     let check = |v: u32| if v < n { v } else { 0 };
     private.senders.tail.store(check(public.producer.hwtail.load()), Relaxed);
     private.senders.head.store(check(public.owner.hwcur.load()), Relaxed);
-    private.senders.bound.store(public.senders.bound.load(Relaxed), Relaxed);
 }

@@ -70,7 +70,7 @@ impl Registry {
             Kind::Vale { switch: Some(_), .. } => Ok(Some(GuestOf::Switch)),
             Kind::Pipe { .. } => Ok(Some(GuestOf::Pipe)),
             Kind::Null => Ok(None),
-            Kind::Nic(_) | Kind::Vale { switch: None, .. } => {
+            Kind::Nic(_) | Kind::Monitor(_) | Kind::Vale { switch: None, .. } => {
                 let text = format!(
                     "{}: bound by user {}; the broker does not serve the rings of such a port, so no other user can take part: open it as yourself, or receive it as that user",
                     port.name, binding.uid

@@ -51,6 +51,8 @@ pub struct PortInfo {
     pub lease: &'static str,
     /// How an interface is reached; empty for other ports.
     pub mode: &'static str,
+    /// The port that a monitor watches; empty for other ports.
+    pub watches: String,
     /// Index on its switch.
     pub index: Option<u8>,
     /// Id of its region.
@@ -260,6 +262,7 @@ impl Registry {
             }
             Kind::Pipe { .. } => ("pipe", None),
             Kind::Null => ("null", None),
+            Kind::Monitor(_) => ("monitor", None),
             Kind::Nic(_) => ("nic", None),
         };
         let mut info = PortInfo {
@@ -269,6 +272,7 @@ impl Registry {
             visible,
             lease: if self.is_brokered(id) { "brokered" } else { "direct" },
             mode: "",
+            watches: String::new(),
             index,
             mem_id: 0,
             slots: (0, 0),
@@ -282,6 +286,9 @@ impl Registry {
         }
         if let Kind::Nic(nic) = &p.kind {
             info.mode = nic.path().map_or("not in use", crate::nic::NicPath::name);
+        }
+        if let Kind::Monitor(watch) = &p.kind {
+            info.watches = self.watched_name(watch);
         }
         info.mem_id = self.regions.get(&p.region).map_or(0, |r| r.mem_id);
         info.slots = (p.geometry.tx_slots, p.geometry.rx_slots);

@@ -47,7 +47,7 @@ impl Found<'_> {
             (Kind::Pipe { .. }, Dir::Tx) => SyncKind::PipeTx,
             (Kind::Vale { .. }, Dir::Rx) => SyncKind::SwitchRx,
             (Kind::Pipe { .. }, Dir::Rx) => SyncKind::PipeRx,
-            (Kind::Null | Kind::Nic(_), _) => SyncKind::Other,
+            (Kind::Null | Kind::Nic(_) | Kind::Monitor(_), _) => SyncKind::Other,
         }
     }
 }

@@ -23,6 +23,7 @@ mod brokered;
 mod guests;
 mod info;
 mod locks;
+mod monitors;
 mod nic;
 mod options;
 mod persistent;
@@ -112,6 +113,8 @@ enum Kind {
     Null,
     /// An interface.
     Nic(Box<NicDevice>),
+    /// Watches another port.
+    Monitor(monitors::Watch),
 }
 
 /// One ring of a port: who has it.
@@ -143,6 +146,9 @@ struct PortEntry {
     bindings: u32,
     /// Pipes on it.
     pipes: u32,
+    /// Monitors of it, and the number of the next.
+    monitors: u32,
+    next_monitor: u32,
     hdr_len: u32,
     mfs: u32,
     /// A switch port with a name of its own.

@@ -1,5 +1,6 @@
 //! Ports: found by name, made when their kind is made on first use, gone with their last user.
 
+use super::monitors::MONITOR_FLAGS;
 use super::nic::nic_key;
 use super::persistent::Persistent;
 use super::regions::no_memory;
@@ -8,8 +9,8 @@ use crate::layout::{Dir, Geometry, RegionWish, state_memfd_bytes};
 use crate::pool::Shm;
 use crate::vale::DEFAULT_MFS_BYTES;
 use ringway_abi::{
-    Errno, NR_MONITOR_RX, NR_MONITOR_TX, NR_REG_ALL_NIC, NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_PIPE_MASTER,
-    NR_REG_PIPE_SLAVE, NR_ZCOPY_MON, PipeRole, is_vale_name, nmreq_register, split_pipe, split_vale,
+    Errno, NR_REG_ALL_NIC, NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_PIPE_MASTER, NR_REG_PIPE_SLAVE, PipeRole,
+    is_vale_name, nmreq_register, split_pipe, split_vale,
 };
 use ringway_os::event::{Doorbell, PrivateBell};
 use ringway_os::ring::RING_HEADER_BYTES;
@@ -31,6 +32,13 @@ const PRIVATE_PIPES: u32 = 2;
 const MAX_EXTRA_BUFS: u32 = 524_288;
 /// Bytes of an interface name, its NUL included.
 pub(super) const IFNAMSIZ: usize = 16;
+
+impl PortEntry {
+    /// Somebody has it bound, or something stands on it.
+    fn is_used(&self) -> bool {
+        self.bindings > 0 || self.pipes > 0 || self.monitors > 0
+    }
+}
 
 impl Registry {
     /// The port that a request names. With `create`, ports that are made on first use are made.
@@ -55,8 +63,8 @@ impl Registry {
         if req.nr_mode == NR_REG_NULL {
             return self.make_null(who, name, req);
         }
-        if req.nr_flags & (NR_MONITOR_TX | NR_MONITOR_RX | NR_ZCOPY_MON) != 0 {
-            return Err(ControlError::new(Errno::EOPNOTSUPP, "monitors are not there yet"));
+        if req.nr_flags & MONITOR_FLAGS != 0 {
+            return self.make_monitor(who, name, req, create);
         }
         if let Some((parent, role, id)) = split_pipe(name) {
             return self.look_up_pipe(who, name, (parent, role, id), req, create);
@@ -316,6 +324,8 @@ impl Registry {
             rx: rings(geometry.rx_rings),
             bindings: 0,
             pipes: 0,
+            monitors: 0,
+            next_monitor: 0,
             hdr_len: 0,
             mfs: DEFAULT_MFS_BYTES,
             persistent: None,
@@ -334,7 +344,12 @@ impl Registry {
     /// Takes a port away if nobody has it bound and nothing stands on it; what stood under it, too.
     pub(super) fn drop_if_unused(&mut self, id: PortId) {
         let Some(port) = self.ports.get(&id) else { return };
-        if port.bindings > 0 || port.pipes > 0 || port.stays() {
+        if port.is_used() || port.stays() {
+            return;
+        }
+        if let Kind::Monitor(watch) = port.kind {
+            self.remove_port(id);
+            self.monitor_left(watch.parent);
             return;
         }
         let Kind::Pipe { parent, peer } = port.kind else {
@@ -342,7 +357,7 @@ impl Registry {
             return;
         };
         // Both ends live and die together.
-        if self.ports.get(&peer).is_some_and(|p| p.bindings > 0 || p.pipes > 0) {
+        if self.ports.get(&peer).is_some_and(PortEntry::is_used) {
             return;
         }
         self.free_pipe_rings(id, peer);

@@ -230,6 +230,9 @@ impl<'p> Open<'p> {
             commit_only(kring, at, tally);
             return true;
         }
+        if let Some(arrivals) = &self.ring.arrivals {
+            arrivals.before(&self.ring.shared, &self.peer.bufs, self.start, self.tail);
+        }
         let line = &self.ring.senders.senders;
         let journal = &state.journal;
         journal.far.store(u32::from(self.peer.index) | u32::from(self.ring_index) << 8, Relaxed);
@@ -264,6 +267,9 @@ impl<'p> Open<'p> {
         if arrived && self.ring.shared.state.sleep.owner.take(distance(self.n, self.head, self.tail)) {
             self.peer.bell.ring();
             add(state, Stat::Rings, 1);
+        }
+        if let Some(arrivals) = &self.ring.arrivals {
+            arrivals.after();
         }
         arrived
     }

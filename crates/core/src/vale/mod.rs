@@ -6,6 +6,7 @@
 //!
 //! Source: semantics.md 15 and 16; design "VALE, direct, step by step".
 
+use crate::adapter::monitor::Arrivals;
 use crate::layout::{Dir, Geometry, RegionLayout, RingShared, region_bufs};
 use ringway_os::bytes::Bufs;
 use ringway_os::event::Doorbell;
@@ -32,6 +33,8 @@ pub struct FarRing {
     pub shared: RingShared,
     /// Where the senders' lock and their cursors are: the same state, or private memory of the broker.
     pub senders: SharedRef<RingState>,
+    /// In the broker: monitors that watch the ring, and its owner, if the broker serves that too.
+    pub arrivals: Option<Arc<Arrivals>>,
 }
 
 /// Another port of the switch.
@@ -64,7 +67,7 @@ impl Peer {
             .map(|i| {
                 let shared = RingShared::new(state, geometry, Dir::Rx, i)?;
                 let senders = shared.state.clone();
-                Some(FarRing { shared, senders })
+                Some(FarRing { shared, senders, arrivals: None })
             })
             .collect::<Option<Vec<_>>>()?;
         Some(Peer { index: id.0, generation: id.1, rings, bufs: region_bufs(region, layout)?, bell })

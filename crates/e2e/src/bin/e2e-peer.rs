@@ -87,6 +87,39 @@ fn synchrony(a: &str, b: &str, count: u64) -> Result<u64, Box<dyn std::error::Er
     Ok(missed)
 }
 
+/// Opens and closes a port until told to stop, reading a few times in between. Says how often, what came, and how often a number was
+/// not the next although nothing was skipped.
+fn churn(name: &str) -> Result<(u64, u64, u64), Box<dyn std::error::Error>> {
+    let (mut opens, mut packets, mut jumps) = (0, 0, 0);
+    while !STOP.load(Ordering::Relaxed) {
+        let mut port = Port::builder(name).shared().open()?;
+        opens += 1;
+        let (mut next, mut odd) = (None, 0);
+        for _ in 0..opens % 8 {
+            port.rxsync()?;
+            port.rx(0).drain(u32::MAX, |slot| {
+                let seq = slot.payload().load_u64(14).unwrap_or(0);
+                odd += u64::from(next.is_some_and(|n| n != seq));
+                next = Some(seq + 1);
+                packets += 1;
+                true
+            });
+        }
+        port.rxsync()?;
+        if port.counters().rx.all_drops() == 0 {
+            jumps += odd;
+        }
+    }
+    Ok((opens, packets, jumps))
+}
+
+fn stop_when_input_ends() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0; 1]);
+        STOP.store(true, Ordering::Relaxed);
+    });
+}
+
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let [_, role, name, rest @ ..] = &args[..] else { return Err("ROLE PORT".into()) };
@@ -103,12 +136,16 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         say(&missed.to_string());
         return Ok(());
     }
+    if role == "churn" {
+        say("ready");
+        stop_when_input_ends();
+        let (opens, packets, jumps) = churn(name)?;
+        say(&format!("{opens} {packets} {jumps}"));
+        return Ok(());
+    }
     let mut port = Port::builder(name).shared().open()?;
     say("ready");
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read(&mut [0; 1]);
-        STOP.store(true, Ordering::Relaxed);
-    });
+    stop_when_input_ends();
     match role.as_str() {
         "tx" => {
             let sent = tx(&mut port, number, 64)?;
@@ -118,6 +155,25 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         "rx" => {
             let (packets, jumps) = rx(&mut port, number)?;
             say(&format!("{packets} {jumps}"));
+        }
+        // As rx, and what found no room.
+        "monitor" => {
+            let (packets, jumps) = rx(&mut port, number)?;
+            say(&format!("{packets} {jumps} {}", port.counters().rx.all_drops()));
+        }
+        // Never syncs.
+        "mute" => {
+            while !STOP.load(Ordering::Relaxed) {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            let c = port.counters().rx;
+            say(&format!("{} {}", c.packets, c.all_drops()));
+        }
+        // Sleeps until something comes, or for ten seconds. Says whether, and how many milliseconds.
+        "wait" => {
+            let began = Instant::now();
+            let ready = port.wait(Interest::RX, Some(Duration::from_secs(10)))?;
+            say(&format!("{} {}", u8::from(ready.rx), began.elapsed().as_millis()));
         }
         // Sends back whatever comes.
         "echo" => {

@@ -87,7 +87,7 @@ fn row(l: &Line) -> Vec<String> {
     let drops: Vec<String> = drops.iter().map(|(name, n)| format!("{n} {name}")).collect();
     vec![
         p.name.clone(),
-        p.kind.clone(),
+        if p.watches.is_empty() { p.kind.clone() } else { format!("{} of {}", p.kind, p.watches) },
         p.lease.clone(),
         rings,
         if holders.is_empty() { "nobody".into() } else { holders.join("; ") },
