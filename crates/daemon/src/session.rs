@@ -432,14 +432,16 @@ impl Server {
             NETMAP_REQ_VALE_DELIF => self.registry.vale_delif(who, name).map(|()| vec![]),
             NETMAP_REQ_VALE_ATTACH => {
                 let mut b: nmreq_vale_attach = read(body)?;
-                self.registry.vale_attach(who, name, &mut b)?;
-                self.worker.refresh(&self.registry);
+                let mut done = Ok(());
+                self.worker.change(&mut self.registry, |r| done = r.vale_attach(who, name, &mut b));
+                done?;
                 Ok(b.as_bytes().to_vec())
             }
             NETMAP_REQ_VALE_DETACH => {
                 let mut b: nmreq_vale_detach = read(body)?;
-                self.registry.vale_detach(who, name, &mut b)?;
-                self.worker.refresh(&self.registry);
+                let mut done = Ok(());
+                self.worker.change(&mut self.registry, |r| done = r.vale_detach(who, name, &mut b));
+                done?;
                 Ok(b.as_bytes().to_vec())
             }
             NETMAP_REQ_PORT_HDR_SET => {

@@ -59,7 +59,13 @@ impl Worker {
     }
 
     fn go_on(&mut self, shared: &Arc<Shared>, mut jobs: MutexGuard<'_, Jobs>, registry: &Registry) {
+        let seized = jobs.seized();
         registry.refresh_jobs(&mut jobs);
+        if jobs.seized() > seized {
+            tracing::warn!(
+                "a process did not let go of its ring within 10 ms (is it stopped?): what it was sending or taking in just then is not seen by monitors"
+            );
+        }
         for job in &jobs.list {
             // Watched edge-triggered and never read: a client that fills its bell gives one edge more. EEXIST: watched already.
             let _ = shared.epoll.add(job.bell().as_fd(), 0, EventFlags::IN | EventFlags::ET);

@@ -82,12 +82,14 @@ fn what_monitors_see_and_skip_is_what_passed() {
             let letters = if watch == "z" { "zrt" } else { "rt" };
             counted(letters, tx, last);
             counted(letters, rx, arrived.saturating_sub(if watch == "z" { 1024 } else { 0 }));
-            for (monitor, most) in [(of_tx, COUNT), (of_rx, arrived)] {
+            for (monitor, most, is_tx) in [(of_tx, COUNT, true), (of_rx, arrived, false)] {
                 let seen = monitor.finish();
                 let [packets, jumps, skipped] = seen[..] else { panic!("{seen:?}") };
                 assert!(packets > 0 && packets + skipped <= most, "{tx} {watch}: {seen:?} of {most}");
-                // Numbers jump only where the monitor had no room, or (at the receiver) where the switch dropped.
-                if skipped == 0 && arrived == COUNT {
+                // Numbers jump only where the monitor had no room, or (at the receiver) where the switch dropped; and what comes
+                // back to a pipe's sender after another monitor took the buffers at the receiver are other buffers.
+                let others = watch == "z" && is_tx && tx.starts_with("netmap");
+                if skipped == 0 && arrived == COUNT && !others {
                     assert_eq!(jumps, 0, "{tx} {watch}");
                 }
             }
@@ -104,14 +106,14 @@ fn what_monitors_see_and_skip_is_what_passed() {
 #[test]
 fn monitors_that_come_and_go_disturb_nothing() {
     let broker = TestBroker::start("");
-    let rx = start(&broker, &["rx", "netmap:x}1", "3000000"]);
-    // Before the sender: all churn needs both ends open.
-    let holder = start(&broker, &["mute", "netmap:x{1"]);
+    let rx = start(&broker, &["rx", "netmap:x}1", "1000000"]);
+    // Both ends stay in netmap mode longer than their monitors.
+    let holders = ["netmap:x{1", "netmap:x}1"].map(|end| start(&broker, &["mute", end]));
     let churns: Vec<Peer> = ["netmap:x{1/t", "netmap:x}1/r", "netmap:x}1/z", "netmap:x{1/z"]
         .map(|name| start(&broker, &["churn", name]))
         .into();
-    let tx = start(&broker, &["tx", "netmap:x{1", "3000000"]);
-    assert_eq!(tx.result()[0], 3_000_000);
+    let tx = start(&broker, &["tx", "netmap:x{1", "1000000"]);
+    assert_eq!(tx.result()[0], 1_000_000);
     let mut opens = 0;
     for (i, churn) in churns.into_iter().enumerate() {
         let said = churn.finish();
@@ -120,8 +122,8 @@ fn monitors_that_come_and_go_disturb_nothing() {
         // A zero-copy monitor may have another before it in the chain, which skips.
         assert!(i > 1 || said[2] == 0, "monitor {i} missed something: {said:?}");
     }
-    assert_eq!(rx.result(), [3_000_000, 0], "after {opens} changes of hands");
-    holder.finish();
+    assert_eq!(rx.result(), [1_000_000, 0], "after {opens} changes of hands");
+    drop(holders);
     eventually("all is gone", || ports(&broker).is_empty());
 }
 

@@ -132,7 +132,9 @@ impl fmt::Display for SyncError {
                     "{dir:?} ring {ring}: {word} = {value} is outside the window of its owner; somebody else wrote it"
                 )
             }
-            SyncError::Stopped => f.write_str("the port's interface is gone; close the port"),
+            SyncError::Stopped => {
+                f.write_str("the port's interface, or the port that it monitors, is gone; close the port")
+            }
             SyncError::Failed => f.write_str("the port's driver failed; try again"),
             SyncError::BrokerGone => f.write_str("the broker is gone; open the port again"),
             SyncError::Os(e) => write!(f, "cannot wait: {}", io::Error::from_raw_os_error(e.0)),

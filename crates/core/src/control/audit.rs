@@ -114,19 +114,11 @@ impl Registry {
         for (id, port) in self.ports.iter().filter(|(_, p)| p.region == region) {
             match &port.kind {
                 Kind::Null => {}
-                Kind::Vale { .. } => {
+                Kind::Vale { .. } | Kind::Monitor(_) => {
+                    let in_place = matches!(port.kind, Kind::Monitor(_));
                     for (dir, rings) in [(Dir::Tx, &port.tx), (Dir::Rx, &port.rx)] {
                         let handles = (0..rings.len()).filter_map(|i| self.handle(*id, dir, i as u16));
-                        handles.for_each(|h| ring_buffers(&h).for_each(|idx| f(idx, At::Ring)));
-                    }
-                }
-                // Every slot has its buffer: the worker fills them in place.
-                Kind::Monitor(_) => {
-                    for (dir, rings) in [(Dir::Tx, &port.tx), (Dir::Rx, &port.rx)] {
-                        let handles = (0..rings.len()).filter_map(|i| self.handle(*id, dir, i as u16));
-                        handles.for_each(|h| {
-                            h.ring.slots.iter().for_each(|slot| f(slot.load().buf_idx(), At::Ring));
-                        });
+                        handles.for_each(|h| ring_buffers(&h, in_place).for_each(|idx| f(idx, At::Ring)));
                     }
                 }
                 Kind::Pipe { peer, .. } => {
@@ -157,7 +149,8 @@ impl Registry {
             return vec![];
         };
         let indexes = |tx, rx| pipe_buffers(tx, rx).into_iter().map(|(_, idx)| idx).collect();
-        if !brokered {
+        // Without the jobs, as they were when these were settled, before the change under way.
+        if !brokered || jobs.is_none() {
             return indexes(&tx, &rx);
         }
         let held = |port, dir| jobs.and_then(|j| j.held_ring(port, dir, i));
@@ -225,14 +218,15 @@ impl Registry {
     }
 }
 
-/// The buffers of a ring whose slots keep them: a switch port's. The free slots of a receive ring are as the senders see them.
-pub(super) fn ring_buffers(ring: &RingHandle) -> impl Iterator<Item = u32> + '_ {
+/// The buffers of a ring whose slots keep them: a switch port's, or a monitor's. The free slots of a switch port's receive ring are
+/// as the senders see them; those of a monitor (`in_place`) are filled in place.
+pub(super) fn ring_buffers(ring: &RingHandle, in_place: bool) -> impl Iterator<Item = u32> + '_ {
     let n = ring.num_slots();
     let state = &ring.shared.state;
     let check = |v: u32| if v < n { v } else { 0 };
     let (from, to) = (check(state.owner.hwcur.load()), check(state.sync.rtail.load(Relaxed)));
     (0..n).map(move |k| {
-        let of_client = ring.dir == Dir::Tx || distance(n, from, k) < distance(n, from, to);
+        let of_client = in_place || ring.dir == Dir::Tx || distance(n, from, k) < distance(n, from, to);
         if of_client {
             ring.ring.slots[k as usize].load().buf_idx()
         } else {

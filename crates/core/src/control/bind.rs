@@ -284,10 +284,11 @@ impl Registry {
         let Some(port) = self.ports.get_mut(&id) else { return vec![] };
         let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
         let Some(ofs) = rings[usize::from(i)].offset.take() else { return vec![] };
+        let in_place = matches!(port.kind, Kind::Monitor(_));
         if let Some(entry) = self.regions.get_mut(&port.region) {
             entry.region.drop_ring(ofs);
         }
-        ring_buffers(&handle).collect()
+        ring_buffers(&handle, in_place).collect()
     }
 
     /// Returns buffers of something that is gone to their region. Its program may have died in the middle of an exchange, or was

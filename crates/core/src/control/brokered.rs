@@ -253,8 +253,7 @@ impl Registry {
         jobs.list.clear();
         for (key, handle) in &jobs.held {
             if let Some(public) = self.current(key) {
-                let rtail = handle.shared.state.sync.rtail.load(Relaxed);
-                public.shared.state.sync.rtail.store(rtail, Relaxed);
+                copy_ring(&handle.shared, &public.shared);
             }
         }
     }
