@@ -27,6 +27,8 @@ pub mod link;
 pub mod mem;
 pub mod packet;
 pub mod ring;
+pub mod place;
+
 pub mod sock;
 pub mod state;
 pub mod sync;
