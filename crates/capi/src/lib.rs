@@ -5,7 +5,7 @@
 //! that of [`ringway_abi`]; the structures that only C programs see are in module `types`. The headers in
 //! `include/` are the other half: `nm_open` and its like live there alone, as static functions.
 //!
-//! The doors (module `doors`) are those functions of the C library, for a process that is linked with this one or has it preloaded: they
+//! The doors (crate `ringway-doors`) are those functions of the C library, for a process that is linked with this one or has it preloaded: they
 //! make the device exist.
 //!
 //! # The C contract
@@ -43,4 +43,5 @@ mod nmreq;
 
 mod nmport;
 
-mod doors;
+// Whose functions are for C programs alone.
+extern crate ringway_doors as _;

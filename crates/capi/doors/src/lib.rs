@@ -7,7 +7,10 @@
 //! * **Numbers.** A program's descriptor is the connection to the broker itself: dup, fork, exec and SCM_RIGHTS are the kernel's.
 //!   What the library keeps beside it sits high, is close-on-exec, and is out of reach of the program's close.
 //! * **Nested calls.** Rust's own library calls `open64`, `close`, `mmap64` and so on, which come by here: [`table::Inside`] tells them apart.
+//! * **A crate of its own**, so that calls of the rest of the C library to `open` and its like remain calls by name.
 //! * **Signals.** A handler may use the doors on fds that are not netmap's, not on descriptors that its thread is just using.
+
+mod errno;
 
 mod real;
 
@@ -46,6 +49,6 @@ use ringway_abi::Errno;
 
 /// A failed call: -1 and `errno`.
 fn fail(errno: Errno) -> c_int {
-    crate::errno::set(errno);
+    errno::set(errno);
     -1
 }

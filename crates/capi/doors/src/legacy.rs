@@ -4,9 +4,9 @@ use core::ffi::c_int;
 use ringway_abi::*;
 use zerocopy::IntoBytes;
 
-use super::ctrl;
-use super::options::Options;
-use super::table::Desc;
+use crate::ctrl;
+use crate::options::Options;
+use crate::table::Desc;
 
 /// Serves one. `req` is written if it succeeds.
 pub fn serve(fd: c_int, desc: &Desc, req: &mut nmreq, info: bool) -> Result<(), Errno> {

@@ -3,8 +3,8 @@
 use core::ffi::{c_int, c_uint};
 use libc::{msghdr, ssize_t, timespec};
 
-use super::table::{self, Inside};
-use super::{fail, real};
+use crate::table::{self, Inside};
+use crate::{fail, real};
 use crate::errno;
 use ringway_abi::Errno;
 
@@ -37,9 +37,9 @@ unsafe fn arrived(msg: *const msghdr) {
 
 /// # Safety
 /// As recvmsg(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
-    if super::files::is_device_fd(fd) {
+    if crate::files::is_device_fd(fd) {
         return fail(Errno(libc::ENOTSOCK)) as ssize_t;
     }
     // SAFETY: as the caller promises.
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> s
 
 /// # Safety
 /// As recvmmsg(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn recvmmsg(
     fd: c_int,
     msgs: *mut libc::mmsghdr,
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    if super::files::is_device_fd(fd) {
+    if crate::files::is_device_fd(fd) {
         return fail(Errno(libc::ENOTSOCK));
     }
     // SAFETY: as the caller promises.

@@ -7,9 +7,9 @@ use libc::{fd_set, pollfd, sigset_t, timespec, timeval};
 use ringway_abi::Errno;
 use std::time::Duration;
 
-use super::table::{self, DESC, Inside};
-use super::wait::{Deadline, Member, wait};
-use super::{fail, poll, real};
+use crate::table::{self, DESC, Inside};
+use crate::wait::{Deadline, Member, wait};
+use crate::{fail, poll, real};
 
 const WORD_BITS: usize = libc::c_ulong::BITS as usize;
 
@@ -124,7 +124,7 @@ unsafe fn mixed(n: c_int, sets: Sets, timeout: Option<Duration>, mask: *const si
 
 /// # Safety
 /// As select(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn select(
     n: c_int,
     r: *mut fd_set,
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn select(
 
 /// # Safety
 /// As pselect(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn pselect(
     n: c_int,
     r: *mut fd_set,

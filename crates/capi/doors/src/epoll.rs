@@ -11,9 +11,9 @@ use ringway_abi::Errno;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use super::table::{self, DESC, Desc, EPOLL, Entry, HIDDEN, Inside, lock};
-use super::wait::{Member, wait};
-use super::{fail, poll, real};
+use crate::table::{self, DESC, Desc, EPOLL, Entry, HIDDEN, Inside, lock};
+use crate::wait::{Member, wait};
+use crate::{fail, poll, real};
 use crate::errno;
 
 /// A netmap descriptor in an epoll.
@@ -97,7 +97,7 @@ fn control(ep: c_int, op: c_int, fd: c_int, desc: &Arc<Desc>, event: Option<epol
 
 /// # Safety
 /// As epoll_ctl(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
     if table::kind(fd) != DESC || table::is_inside() || table::is_lent() {
         // SAFETY: as the caller promises.
@@ -202,7 +202,7 @@ fn concerns(ep: c_int) -> bool {
 
 /// # Safety
 /// As epoll_wait(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn epoll_wait(ep: c_int, events: *mut epoll_event, max: c_int, timeout: c_int) -> c_int {
     // SAFETY: as the caller promises.
     unsafe {
@@ -216,7 +216,7 @@ pub unsafe extern "C" fn epoll_wait(ep: c_int, events: *mut epoll_event, max: c_
 
 /// # Safety
 /// As epoll_pwait(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn epoll_pwait(
     ep: c_int,
     events: *mut epoll_event,
@@ -236,7 +236,7 @@ pub unsafe extern "C" fn epoll_pwait(
 
 /// # Safety
 /// As epoll_pwait2(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn epoll_pwait2(
     ep: c_int,
     events: *mut epoll_event,

@@ -5,7 +5,7 @@ use ringway_abi::{
     Errno, NETMAP_REQ_MAXSIZE, NETMAP_REQ_OPT_MAX, nmreq_option, option_size,
 };
 
-use super::user;
+use crate::user;
 
 /// One option of a list.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use ringway_abi::{
     Errno, NIOCCONFIG, NIOCCTRL, NIOCGINFO, NIOCREGIF, NIOCRXSYNC, NIOCTXSYNC, nm_ifreq, nmreq, nmreq_header,
 };
 
-use super::table::{self, DESC, Desc, HIDDEN, Inside, OTHER};
-use super::{ctrl, fail, legacy, real, user};
+use crate::table::{self, DESC, Desc, HIDDEN, Inside, OTHER};
+use crate::{ctrl, fail, legacy, real, user};
 
 /// True for the requests of netmap.
 #[inline]
@@ -21,7 +21,7 @@ fn is_netmap(request: u32) -> bool {
 ///
 /// # Safety
 /// As ioctl(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, arg: *mut c_void) -> c_int {
     if table::kind(fd) == OTHER && !is_netmap(request as u32) {
         // SAFETY: as the caller promises.

@@ -3,8 +3,8 @@
 use core::ffi::{c_int, c_uint, c_void};
 use ringway_abi::Errno;
 
-use super::table::{self, HIDDEN, Inside, OTHER};
-use super::{fail, real};
+use crate::table::{self, HIDDEN, Inside, OTHER};
+use crate::{fail, real};
 use crate::errno;
 
 /// The copy at `new` is what `old` is. Drops what was there.
@@ -28,7 +28,7 @@ fn is_hidden(fd: c_int) -> bool {
 }
 
 /// dup(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub extern "C" fn dup(fd: c_int) -> c_int {
     if is_hidden(fd) {
         return fail(Errno::EBADF);
@@ -56,7 +56,7 @@ fn dup_onto(old: c_int, new: c_int, flags: c_int) -> c_int {
 }
 
 /// dup2(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
     if old == new {
         // SAFETY: touches no memory.
@@ -67,7 +67,7 @@ pub extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 }
 
 /// dup3(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
     dup_onto(old, new, flags)
 }
@@ -88,7 +88,7 @@ unsafe fn control(fd: c_int, cmd: c_int, arg: *mut c_void) -> c_int {
 
 /// # Safety
 /// As fcntl(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl(fd: c_int, cmd: c_int, arg: *mut c_void) -> c_int {
     // SAFETY: as the caller promises.
     unsafe { control(fd, cmd, arg) }
@@ -96,14 +96,14 @@ pub unsafe extern "C" fn fcntl(fd: c_int, cmd: c_int, arg: *mut c_void) -> c_int
 
 /// # Safety
 /// As fcntl(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl64(fd: c_int, cmd: c_int, arg: *mut c_void) -> c_int {
     // SAFETY: as the caller promises.
     unsafe { control(fd, cmd, arg) }
 }
 
 /// close_range(2), around what the library keeps.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     let closes = flags as c_uint & libc::CLOSE_RANGE_CLOEXEC == 0;
     if !closes || first > last || table::is_inside() {
@@ -134,7 +134,7 @@ pub extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_in
 }
 
 /// closefrom(3).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub extern "C" fn closefrom(first: c_int) {
     let first = c_uint::try_from(first).unwrap_or(0);
     if close_range(first, c_uint::MAX, 0) < 0 {
@@ -143,7 +143,7 @@ pub extern "C" fn closefrom(first: c_int) {
         // SAFETY: fills in the structure that is lent.
         unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
         for fd in first..limit.rlim_cur.min(1 << 20) as c_uint {
-            super::files::close(fd as c_int);
+            crate::files::close(fd as c_int);
         }
     }
 }

@@ -8,8 +8,8 @@ use ringway_abi::{Errno, NETMAP_DEVICE_NAME};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::{Component, Path, PathBuf};
 
-use super::table::{self, DESC, HIDDEN, Inside};
-use super::{fail, real};
+use crate::table::{self, DESC, HIDDEN, Inside};
+use crate::{fail, real};
 use crate::errno;
 
 /// Whether a path, that the kernel has read, names netmap's device.
@@ -57,7 +57,7 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
     if flags & O_CREAT != 0 && !table::is_inside() {
         // It must not come to be as a plain file.
         let mut start = [0; NETMAP_DEVICE_NAME.len() + 1];
-        let safe = super::user::read_bytes(path as u64, &mut start).is_ok();
+        let safe = crate::user::read_bytes(path as u64, &mut start).is_ok();
         if safe && start[..NETMAP_DEVICE_NAME.len()] == *NETMAP_DEVICE_NAME.as_bytes() && start.ends_with(&[0]) {
             return open_device(flags);
         }
@@ -116,7 +116,7 @@ macro_rules! open {
     ($($name:ident)*) => {$(
         /// # Safety
         /// As open(2).
-        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
             // SAFETY: as the caller promises.
             unsafe { open_at(AT_FDCWD, path, flags, mode) }
@@ -129,7 +129,7 @@ macro_rules! openat {
     ($($name:ident)*) => {$(
         /// # Safety
         /// As openat(2).
-        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
             // SAFETY: as the caller promises.
             unsafe { open_at(dir, path, flags, mode) }
@@ -144,7 +144,7 @@ macro_rules! open_2 {
     ($($name:ident)*) => {$(
         /// # Safety
         /// As open(2).
-        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(path: *const c_char, flags: c_int) -> c_int {
             needs_no_mode(flags);
             // SAFETY: as the caller promises.
@@ -158,7 +158,7 @@ macro_rules! openat_2 {
     ($($name:ident)*) => {$(
         /// # Safety
         /// As openat(2).
-        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
             needs_no_mode(flags);
             // SAFETY: as the caller promises.
@@ -197,7 +197,7 @@ unsafe fn fopen_any(path: *const c_char, mode: *const c_char) -> *mut libc::FILE
 
 /// # Safety
 /// As fopen(3).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) -> *mut libc::FILE {
     // SAFETY: as the caller promises.
     unsafe { fopen_any(path, mode) }
@@ -205,14 +205,14 @@ pub unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) -> *mut
 
 /// # Safety
 /// As fopen(3).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn fopen64(path: *const c_char, mode: *const c_char) -> *mut libc::FILE {
     // SAFETY: as the caller promises.
     unsafe { fopen_any(path, mode) }
 }
 
 /// close(2). The last close of a descriptor unbinds it, unless a map lives.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub extern "C" fn close(fd: c_int) -> c_int {
     if table::kind(fd) != table::OTHER {
         return close_known(fd);
@@ -254,7 +254,7 @@ macro_rules! refused {
         ///
         /// # Safety
         /// As the C library's function.
-        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(fd: c_int, $($arg: $ty),*) -> ssize_t {
             if is_device_fd(fd) {
                 return fail(Errno::EINVAL) as ssize_t;
@@ -276,7 +276,7 @@ refused! {
 ///
 /// # Safety
 /// As read(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn __read_chk(fd: c_int, buf: *mut c_void, n: size_t, room: size_t) -> ssize_t {
     if n > room {
         eprintln!("*** buffer overflow detected ***: terminated");
@@ -308,7 +308,7 @@ const NETMAP_MINOR: u32 = 255;
 
 /// # Safety
 /// As fstat(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn fstat(fd: c_int, out: *mut libc::stat) -> c_int {
     // SAFETY: as the caller promises.
     unsafe { stat_fd(fd, out) }
@@ -317,7 +317,7 @@ pub unsafe extern "C" fn fstat(fd: c_int, out: *mut libc::stat) -> c_int {
 /// # Safety
 /// As fstat(2).
 #[cfg(target_pointer_width = "64")]
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn fstat64(fd: c_int, out: *mut libc::stat) -> c_int {
     // SAFETY: as the caller promises; both structures are the same.
     unsafe { stat_fd(fd, out) }
@@ -328,7 +328,7 @@ pub unsafe extern "C" fn fstat64(fd: c_int, out: *mut libc::stat) -> c_int {
 /// # Safety
 /// As fstat(2).
 #[cfg(target_arch = "x86_64")]
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn __fxstat(_version: c_int, fd: c_int, out: *mut libc::stat) -> c_int {
     // SAFETY: as the caller promises; there is one version of the structure.
     unsafe { stat_fd(fd, out) }
@@ -339,7 +339,7 @@ pub unsafe extern "C" fn __fxstat(_version: c_int, fd: c_int, out: *mut libc::st
 /// # Safety
 /// As fstat(2).
 #[cfg(target_arch = "x86_64")]
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn __fxstat64(_version: c_int, fd: c_int, out: *mut libc::stat) -> c_int {
     // SAFETY: as the caller promises; there is one version of the structure.
     unsafe { stat_fd(fd, out) }

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::epoll::Set;
-use super::real;
+use crate::epoll::Set;
+use crate::real;
 
 /// An fd of which nothing is known.
 pub const OTHER: u8 = 0;
@@ -320,6 +320,6 @@ pub fn prepare() {
             word.set(unsafe { libc::getpid() } as u32);
         }
         let _ = OWNER.set(word);
-        super::process::watch_forks();
+        crate::process::watch_forks();
     });
 }

@@ -7,8 +7,8 @@ use core::ffi::c_int;
 use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 
-use super::maps::{self, Maps};
-use super::table::{self, Entry};
+use crate::maps::{self, Maps};
+use crate::table::{self, Entry};
 
 type Held = (MutexGuard<'static, BTreeMap<c_int, Entry>>, MutexGuard<'static, Maps>);
 

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::real;
-use super::table::{self, DESC, Desc, Inside, lock};
+use crate::real;
+use crate::table::{self, DESC, Desc, Inside, lock};
 use crate::errno;
 
 /// Maps by their first byte: the byte behind the last, and whose they are.
@@ -115,7 +115,7 @@ unsafe fn map_device(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd
 
 /// # Safety
 /// As mmap(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmap(
     at: *mut c_void,
     len: size_t,
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn mmap(
 
 /// # Safety
 /// As mmap(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmap64(
     at: *mut c_void,
     len: size_t,
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn mmap64(
 
 /// # Safety
 /// As munmap(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn munmap(at: *mut c_void, len: size_t) -> c_int {
     let from = at as usize;
     if !concerns() || len == 0 || from != pages(from) {
@@ -167,7 +167,7 @@ pub unsafe extern "C" fn munmap(at: *mut c_void, len: size_t) -> c_int {
 
 /// # Safety
 /// As mremap(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void {
     if !concerns() {
         // SAFETY: as the caller promises.

@@ -8,9 +8,9 @@ use ringway_abi::{
 use std::os::fd::AsFd;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::options::Options;
-use super::table::{Desc, borrow};
-use super::{files, user};
+use crate::options::Options;
+use crate::table::{Desc, borrow};
+use crate::{files, user};
 
 /// Serves a request of the program; `header` is written as the program shall see it.
 pub fn serve(fd: c_int, desc: &Desc, header: &mut nmreq_header) -> Result<(), Errno> {

@@ -6,9 +6,9 @@ use libc::{nfds_t, pollfd, sigset_t, size_t, timespec};
 use ringway_abi::Errno;
 use std::time::Duration;
 
-use super::table::{self, DESC, Inside};
-use super::wait::{Member, wait};
-use super::{fail, real};
+use crate::table::{self, DESC, Inside};
+use crate::wait::{Member, wait};
+use crate::{fail, real};
 
 /// True if the program asks about a netmap descriptor.
 ///
@@ -80,7 +80,7 @@ fn alone(at: &mut pollfd, timeout: Option<Duration>) -> c_int {
 
 /// # Safety
 /// As poll(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: as the caller promises.
     if !unsafe { concerns(fds, n) } {
@@ -109,7 +109,7 @@ pub unsafe fn time(t: *const timespec) -> Result<Option<Duration>, Errno> {
 
 /// # Safety
 /// As ppoll(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ppoll(
     fds: *mut pollfd,
     n: nfds_t,
@@ -139,7 +139,7 @@ fn check_room(n: nfds_t, room: size_t) {
 ///
 /// # Safety
 /// As poll(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn __poll_chk(fds: *mut pollfd, n: nfds_t, timeout: c_int, room: size_t) -> c_int {
     check_room(n, room);
     // SAFETY: as the caller promises.
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn __poll_chk(fds: *mut pollfd, n: nfds_t, timeout: c_int,
 ///
 /// # Safety
 /// As ppoll(2).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn __ppoll_chk(
     fds: *mut pollfd,
     n: nfds_t,
