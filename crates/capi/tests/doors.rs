@@ -6,8 +6,9 @@ mod cc;
 use cc::{Lang, Link, TempDir, compilers, expect, library};
 use ringway_e2e::TestBroker;
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
 /// How a program comes by the doors.
@@ -78,6 +79,70 @@ tests! { "doors_basic.c":
     what_a_device_refuses
     an_unbound_descriptor
     maps
+}
+
+tests! { "doors_semantics.c":
+    s1_one_binding_per_descriptor
+    s1_a_failed_bind_can_be_tried_again
+    s2_slots_of_a_ring
+    s3_bad_rings
+    s5_poll_pushes
+    s5_a_full_pipe_blocks
+    s5_cur_ahead_of_head
+    s5_any_ring_is_enough
+    s7_timestamps
+    s8_modes
+    s9_exclusive
+    s11_regions
+    s12_extra_buffers
+    s15_limits_of_a_switch
+    s16_learning
+    s16_packets_of_several_slots
+    s16_a_full_receiver_keeps_the_oldest
+    s21_pipes
+    s21_a_partial_packet_is_not_seen
+    s21_pipes_of_one_parent
+    s23_null_ports
+}
+
+tests! { "doors_life.c":
+    close_unbinds_at_once
+    a_map_keeps_the_port
+    copies_keep_the_port
+    fork_shares
+    daemons_fork_twice_and_close_all
+    what_the_library_keeps
+    close_loops
+    closefrom_closes_ports
+    a_descriptor_arrives
+    over_exec
+    a_killed_process_is_gone
+    low_numbers_and_select
+}
+
+tests! { "doors_wait.c":
+    foreign_files_in_one_poll
+    signals_end_a_wait
+    threads_on_one_descriptor
+    epoll_level
+    epoll_edge
+    epoll_of_many
+}
+
+#[test]
+fn a_broker_that_dies() {
+    let Some(program) = program("doors_wait.c", By::Preload) else { return };
+    let mut broker = TestBroker::start("");
+    let mut command = command(&broker, &program, By::Preload, &["a_broker_that_dies"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("it speaks");
+    assert_eq!(line, "ready\n");
+    broker.kill();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).expect("it speaks");
+    assert!(child.wait().expect("it ends").success(), "{rest}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub struct Compiler {
 }
 
 /// How a program is linked.
+#[allow(dead_code, reason = "not every test needs all of this")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// With nothing of ours.
@@ -101,6 +102,7 @@ impl Compiler {
         }
     }
 
+    #[allow(dead_code, reason = "not every test needs it")]
     /// Compiles `tests/NAME` with more flags, runs it with one argument, a path of its own, and expects that it
     /// ends well. Its exit code is given: 77 means that it could not be tried here.
     ///
