@@ -52,8 +52,12 @@ fn command(broker: &TestBroker, program: &Path, by: By, args: &[&str]) -> Comman
 }
 
 fn run_by(source: &'static str, test: &str, by: By) {
+    run_with(source, test, by, "");
+}
+
+fn run_with(source: &'static str, test: &str, by: By, config: &str) {
     let Some(program) = program(source, by) else { return };
-    let broker = TestBroker::start("");
+    let broker = TestBroker::start(config);
     let out = command(&broker, &program, by, &[test]).output().expect("it runs");
     expect(&format!("{test}, {by:?}"), &out, &[0]);
 }
@@ -101,7 +105,6 @@ tests! { "doors_semantics.c":
     s16_a_full_receiver_keeps_the_oldest
     s21_pipes
     s21_a_partial_packet_is_not_seen
-    s21_pipes_of_one_parent
     s23_null_ports
 }
 
@@ -127,6 +130,66 @@ tests! { "doors_wait.c":
     epoll_level
     epoll_edge
     epoll_of_many
+}
+
+tests! { "doors_ctrl.c":
+    order_of_checks
+    option_list
+    older_requests
+}
+
+#[test]
+fn s21_pipes_of_one_parent() {
+    let config = "[tunables]\npriv_ring_num = 400\npriv_if_num = 100\n";
+    run_with("doors_semantics.c", "s21_pipes_of_one_parent", By::Preload, config);
+}
+
+#[test]
+fn nm_open_and_nmport_open_on_ports() {
+    for by in [By::Shared, By::Static] {
+        for test in ["nm_open_on_ports", "nmport_on_ports", "nmport_shares_memory"] {
+            run_by("doors_library.c", test, by);
+        }
+    }
+}
+
+/// What an ordinary command says and how it ends, without the library and with it.
+fn is_the_same(command: impl Fn() -> Command) {
+    let plain = command().output().expect("it runs");
+    let mut with = command();
+    with.env("LD_PRELOAD", library().join("libnetmap.so"));
+    let with = with.output().expect("it runs");
+    assert!(plain.status.success() && !plain.stdout.is_empty(), "{plain:?}");
+    assert_eq!((plain.status, plain.stdout, plain.stderr), (with.status, with.stdout, with.stderr));
+}
+
+#[test]
+fn programs_that_never_touch_netmap_do_not_notice() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    is_the_same(|| {
+        let mut c = Command::new("ls");
+        c.arg("-la").arg(here);
+        c
+    });
+    is_the_same(|| {
+        let mut c = Command::new("sh");
+        c.args(["-c", "exec 5<&0; (echo a; ls /nonexistent || true) 2>&1 | sort | cat; ls -l /proc/self/fd | grep -c netmap || true"]);
+        c
+    });
+    let Some(program) = program("doors_foreign.c", By::Preload) else { return };
+    is_the_same(|| Command::new(&program));
+}
+
+#[test]
+fn ringway_run_preloads_the_library() {
+    let Some(program) = program("doors_basic.c", By::Preload) else { return };
+    let broker = TestBroker::start("");
+    let mut run = broker.command("ringway");
+    run.env("RINGWAY_LIB", library().join("libnetmap.so")).arg("run").arg(&program).arg("two_ends_of_a_pipe");
+    expect("ringway run", &run.output().expect("it runs"), &[0]);
+    let out = broker.command("ringway").args(["run", "ringway-nowhere"]).output().expect("it runs");
+    expect("ringway run of nothing", &out, &[2]);
+    assert!(String::from_utf8_lossy(&out.stderr).contains("no program ringway-nowhere in PATH"));
 }
 
 #[test]

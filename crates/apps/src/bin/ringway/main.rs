@@ -4,6 +4,7 @@
 mod broker;
 mod generate;
 mod ports;
+mod run;
 mod tune;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +22,8 @@ struct Args {
 enum Command {
     /// Send on one port, receive on another, and tell what arrived
     Gen(generate::GenArgs),
+    /// Run a program that was compiled for netmap
+    Run(run::RunArgs),
     /// List every port: who holds it, rings, rates, drops
     Ports(ports::PortsArgs),
     /// Show or set the broker's parameters
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
     }
     let result = match Args::parse().command {
         Command::Gen(args) => generate::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Ports(args) => ports::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Broker(command) => broker::run(&command),
