@@ -26,8 +26,8 @@ pub mod event;
 pub mod link;
 pub mod mem;
 pub mod packet;
-pub mod ring;
 pub mod place;
+pub mod ring;
 
 pub mod sock;
 pub mod state;

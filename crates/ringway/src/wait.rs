@@ -305,6 +305,8 @@ impl Bound {
     pub(crate) fn tails(&self, interest: Interest) -> u64 {
         let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
         let tail = |ring: &EndRing| u64::from(ring.handle().ring.header.tail.load(Relaxed));
-        rings(Dir::Rx).chain(rings(Dir::Tx)).fold(0, |all, ring| all.wrapping_mul(1_000_003).wrapping_add(tail(ring)))
+        rings(Dir::Rx)
+            .chain(rings(Dir::Tx))
+            .fold(0, |all, ring| all.wrapping_mul(1_000_003).wrapping_add(tail(ring)))
     }
 }

@@ -3,7 +3,8 @@
 use core::ffi::c_int;
 use ringway::{NicMode, OpenError, raw};
 use ringway_abi::{
-    Errno, NETMAP_MAX_API, NETMAP_MIN_API, NETMAP_REQ_REGISTER, body_size, c_name, nmreq_header, nmreq_register,
+    Errno, NETMAP_MAX_API, NETMAP_MIN_API, NETMAP_REQ_REGISTER, body_size, c_name, nmreq_header,
+    nmreq_register,
 };
 use std::os::fd::AsFd;
 use zerocopy::{FromBytes, IntoBytes};

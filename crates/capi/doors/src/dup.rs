@@ -3,9 +3,9 @@
 use core::ffi::{c_int, c_uint, c_void};
 use ringway_abi::Errno;
 
+use crate::errno;
 use crate::table::{self, HIDDEN, Inside, OTHER};
 use crate::{fail, real};
-use crate::errno;
 
 /// The copy at `new` is what `old` is. Drops what was there.
 fn copied(old: c_int, new: c_int) {

@@ -5,16 +5,18 @@
 //! since it was told; so no edge is lost, and there may be one too many.
 
 use core::ffi::c_int;
-use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLONESHOT, POLLERR, POLLIN, epoll_event};
+use libc::{
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLONESHOT, POLLERR, POLLIN, epoll_event,
+};
 use libc::{pollfd, sigset_t, timespec};
 use ringway_abi::Errno;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use crate::errno;
 use crate::table::{self, DESC, Desc, EPOLL, Entry, HIDDEN, Inside, lock};
 use crate::wait::{Member, wait};
 use crate::{fail, poll, real};
-use crate::errno;
 
 /// A netmap descriptor in an epoll.
 #[derive(Debug)]
@@ -49,7 +51,13 @@ impl Items {
 }
 
 /// epoll_ctl on a netmap descriptor.
-fn control(ep: c_int, op: c_int, fd: c_int, desc: &Arc<Desc>, event: Option<epoll_event>) -> Result<(), Errno> {
+fn control(
+    ep: c_int,
+    op: c_int,
+    fd: c_int,
+    desc: &Arc<Desc>,
+    event: Option<epoll_event>,
+) -> Result<(), Errno> {
     let set = match table::get(ep) {
         Some(Entry::Epoll(set)) => set,
         Some(Entry::Desc(_)) => return Err(Errno::EINVAL),
@@ -203,7 +211,12 @@ fn concerns(ep: c_int) -> bool {
 /// # Safety
 /// As epoll_wait(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn epoll_wait(ep: c_int, events: *mut epoll_event, max: c_int, timeout: c_int) -> c_int {
+pub unsafe extern "C" fn epoll_wait(
+    ep: c_int,
+    events: *mut epoll_event,
+    max: c_int,
+    timeout: c_int,
+) -> c_int {
     // SAFETY: as the caller promises.
     unsafe {
         if !concerns(ep) {

@@ -8,9 +8,9 @@ use ringway_abi::{Errno, NETMAP_DEVICE_NAME};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::{Component, Path, PathBuf};
 
+use crate::errno;
 use crate::table::{self, DESC, HIDDEN, Inside};
 use crate::{fail, real};
-use crate::errno;
 
 /// Whether a path, that the kernel has read, names netmap's device.
 ///
@@ -58,7 +58,10 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
         // It must not come to be as a plain file.
         let mut start = [0; NETMAP_DEVICE_NAME.len() + 1];
         let safe = crate::user::read_bytes(path as u64, &mut start).is_ok();
-        if safe && start[..NETMAP_DEVICE_NAME.len()] == *NETMAP_DEVICE_NAME.as_bytes() && start.ends_with(&[0]) {
+        if safe
+            && start[..NETMAP_DEVICE_NAME.len()] == *NETMAP_DEVICE_NAME.as_bytes()
+            && start.ends_with(&[0])
+        {
             return open_device(flags);
         }
     }

@@ -35,10 +35,8 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, arg: *mut c_void) ->
 /// As ioctl(2).
 unsafe fn known(fd: c_int, request: u32, arg: *mut c_void) -> c_int {
     // Source: ioctl_fd, Linux: these are the kernel's own, for all files.
-    let general = matches!(
-        c_ulong::from(request),
-        libc::FIOCLEX | libc::FIONCLEX | libc::FIONBIO | libc::FIOASYNC
-    );
+    let general =
+        matches!(c_ulong::from(request), libc::FIOCLEX | libc::FIONCLEX | libc::FIONBIO | libc::FIOASYNC);
     let kind = table::kind(fd);
     if table::is_inside() || general || (!is_netmap(request) && kind != DESC) {
         if kind == HIDDEN && !table::is_inside() {

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::errno;
 use crate::real;
 use crate::table::{self, DESC, Desc, Inside, lock};
-use crate::errno;
 
 /// Maps by their first byte: the byte behind the last, and whose they are.
 pub type Maps = BTreeMap<usize, (usize, Arc<Desc>)>;
@@ -85,7 +85,14 @@ unsafe fn map(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int
 ///
 /// # Safety
 /// As mmap(2).
-unsafe fn map_device(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int, ofs: off_t) -> *mut c_void {
+unsafe fn map_device(
+    at: *mut c_void,
+    len: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    ofs: off_t,
+) -> *mut c_void {
     let _inside = Inside::enter();
     let fail = |e: Errno| {
         errno::set(e);
@@ -168,7 +175,13 @@ pub unsafe extern "C" fn munmap(at: *mut c_void, len: size_t) -> c_int {
 /// # Safety
 /// As mremap(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void {
+pub unsafe extern "C" fn mremap(
+    at: *mut c_void,
+    old: size_t,
+    new: size_t,
+    flags: c_int,
+    to: *mut c_void,
+) -> *mut c_void {
     if !concerns() {
         // SAFETY: as the caller promises.
         return unsafe { real::mremap(at, old, new, flags, to) };

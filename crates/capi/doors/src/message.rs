@@ -3,9 +3,9 @@
 use core::ffi::{c_int, c_uint};
 use libc::{msghdr, ssize_t, timespec};
 
+use crate::errno;
 use crate::table::{self, Inside};
 use crate::{fail, real};
-use crate::errno;
 use ringway_abi::Errno;
 
 /// Looks at the fds of a message that has been received.

@@ -1,9 +1,7 @@
 //! The list of options of a request, in the program's memory. Source: abi.md 8.
 
 use core::mem::offset_of;
-use ringway_abi::{
-    Errno, NETMAP_REQ_MAXSIZE, NETMAP_REQ_OPT_MAX, nmreq_option, option_size,
-};
+use ringway_abi::{Errno, NETMAP_REQ_MAXSIZE, NETMAP_REQ_OPT_MAX, nmreq_option, option_size};
 
 use crate::user;
 
@@ -59,9 +57,10 @@ impl Options {
             let head: nmreq_option = user::read(addr).map_err(|e| (e, true))?;
             let nro_reqtype = head.nro_reqtype;
             total += HEAD_BYTES;
-            let twin = self.0.iter_mut().find(|o| {
-                o.nro_reqtype == nro_reqtype && (1..NETMAP_REQ_OPT_MAX).contains(&nro_reqtype)
-            });
+            let twin = self
+                .0
+                .iter_mut()
+                .find(|o| o.nro_reqtype == nro_reqtype && (1..NETMAP_REQ_OPT_MAX).contains(&nro_reqtype));
             let invalid = Errno::EINVAL.0 as u32;
             let bad = nro_reqtype == 0 || twin.is_some();
             if let Some(twin) = twin {
@@ -108,6 +107,8 @@ impl Options {
     pub fn write_back(&self, with_bodies: bool) -> Result<(), Errno> {
         self.write_heads()?;
         let served = self.0.iter().filter(|o| with_bodies && o.status == 0);
-        served.into_iter().try_for_each(|o| user::write_bytes(o.addr.wrapping_add(HEAD_BYTES as u64), &o.body))
+        served
+            .into_iter()
+            .try_for_each(|o| user::write_bytes(o.addr.wrapping_add(HEAD_BYTES as u64), &o.body))
     }
 }

@@ -17,7 +17,9 @@ use crate::{fail, real};
 #[inline]
 unsafe fn concerns(fds: *const pollfd, n: nfds_t) -> bool {
     // SAFETY: as the caller promises.
-    table::any() && (0..n as usize).any(|i| table::kind(unsafe { (*fds.add(i)).fd }) == DESC) && !table::is_inside()
+    table::any()
+        && (0..n as usize).any(|i| table::kind(unsafe { (*fds.add(i)).fd }) == DESC)
+        && !table::is_inside()
 }
 
 /// poll over netmap descriptors and others.
@@ -63,7 +65,9 @@ fn mixed(fds: &mut [pollfd], timeout: Option<Duration>, mask: *const sigset_t) -
 #[inline]
 fn alone(at: &mut pollfd, timeout: Option<Duration>) -> c_int {
     let _inside = Inside::enter();
-    let Some(desc) = table::desc(at.fd) else { return mixed(core::slice::from_mut(at), timeout, core::ptr::null()) };
+    let Some(desc) = table::desc(at.fd) else {
+        return mixed(core::slice::from_mut(at), timeout, core::ptr::null());
+    };
     desc.syncs.fetch_add(1, Relaxed);
     let found = match desc.bound(at.fd) {
         Some(bound) => bound.poll(at.events, timeout),

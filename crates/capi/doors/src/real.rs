@@ -6,7 +6,9 @@
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use libc::{epoll_event, fd_set, mode_t, msghdr, off_t, pollfd, sigset_t, size_t, ssize_t, timespec, timeval};
+use libc::{
+    epoll_event, fd_set, mode_t, msghdr, off_t, pollfd, sigset_t, size_t, ssize_t, timespec, timeval,
+};
 
 static SEARCHING: AtomicBool = AtomicBool::new(false);
 
@@ -132,7 +134,14 @@ pub unsafe fn ioctl(fd: c_int, request: libc::c_ulong, arg: *mut c_void) -> c_in
 /// # Safety
 /// As the system call.
 #[inline]
-pub unsafe fn mmap(addr: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int, ofs: off_t) -> *mut c_void {
+pub unsafe fn mmap(
+    addr: *mut c_void,
+    len: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    ofs: off_t,
+) -> *mut c_void {
     // SAFETY: as the caller promises.
     unsafe { libc::syscall(libc::SYS_mmap, addr, len, prot, flags, fd, ofs) as usize as *mut c_void }
 }
@@ -152,7 +161,13 @@ pub unsafe fn munmap(addr: *mut c_void, len: size_t) -> c_int {
 /// # Safety
 /// As the system call.
 #[inline]
-pub unsafe fn mremap(addr: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void {
+pub unsafe fn mremap(
+    addr: *mut c_void,
+    old: size_t,
+    new: size_t,
+    flags: c_int,
+    to: *mut c_void,
+) -> *mut c_void {
     // SAFETY: as the caller promises.
     unsafe { libc::syscall(libc::SYS_mremap, addr, old, new, flags, to) as usize as *mut c_void }
 }

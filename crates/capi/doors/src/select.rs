@@ -2,7 +2,9 @@
 
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
-use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM};
+use libc::{
+    POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
+};
 use libc::{fd_set, pollfd, sigset_t, timespec, timeval};
 use ringway_abi::Errno;
 use std::time::Duration;
@@ -141,7 +143,9 @@ pub unsafe extern "C" fn select(
         let time = match timeout.as_ref().map(|t| (u64::try_from(t.tv_sec), u32::try_from(t.tv_usec))) {
             None => None,
             // As Linux: more than a million microseconds are seconds.
-            Some((Ok(secs), Ok(micros))) => Some(Duration::from_secs(secs) + Duration::from_micros(micros.into())),
+            Some((Ok(secs), Ok(micros))) => {
+                Some(Duration::from_secs(secs) + Duration::from_micros(micros.into()))
+            }
             Some(_) => return fail(Errno::EINVAL),
         };
         let deadline = Deadline::after(time);

@@ -81,7 +81,12 @@ pub struct Desc {
 
 impl Desc {
     fn new(fd: BorrowedFd<'_>) -> Arc<Self> {
-        Arc::new(Desc { id: file_id(fd), bound: OnceLock::new(), asking: Mutex::new(()), syncs: AtomicU64::new(0) })
+        Arc::new(Desc {
+            id: file_id(fd),
+            bound: OnceLock::new(),
+            asking: Mutex::new(()),
+            syncs: AtomicU64::new(0),
+        })
     }
 
     /// What it has bound, as far as this process knows.

@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::errno;
 use crate::real;
 use crate::table::Desc;
-use crate::errno;
 
 /// Syncs in vain, with the far side saying that it moved, before we give way; and before we sleep a little.
 const FUTILE_YIELD: u32 = 4;

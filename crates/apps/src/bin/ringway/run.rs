@@ -11,8 +11,10 @@ use std::process::Command;
 
 /// Run a program with /dev/netmap served by Ringway.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The library is libnetmap.so beside this program or in ../lib, or what RINGWAY_LIB names. It is preloaded, so the \
-    program must be linked dynamically, and must call open, ioctl, mmap, poll and close through the C library.")]
+#[command(
+    after_help = "The library is libnetmap.so beside this program or in ../lib, or what RINGWAY_LIB names. It is preloaded, so the \
+    program must be linked dynamically, and must call open, ioctl, mmap, poll and close through the C library."
+)]
 pub struct RunArgs {
     /// Program: a path, or a name to be found in PATH
     program: OsString,
@@ -97,11 +99,13 @@ fn check(program: &Path) -> Result<(), Failure> {
         return Err(Failure::new(format!("{name} is a 32-bit program: the library is for 64 bits")));
     }
     if !has_interpreter(&file, &head).unwrap_or(true) {
-        let text = "is linked statically: no library can be preloaded; link it with libnetmap.a, or dynamically";
+        let text =
+            "is linked statically: no library can be preloaded; link it with libnetmap.a, or dynamically";
         return Err(Failure::new(format!("{name} {text}")));
     }
     if is_go(&mut file) {
-        let text = "is a Go program: those make system calls without the C library, which Ringway does not see";
+        let text =
+            "is a Go program: those make system calls without the C library, which Ringway does not see";
         return Err(Failure::new(format!("{name} {text}")));
     }
     Ok(())
