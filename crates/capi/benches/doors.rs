@@ -2,12 +2,8 @@
 //!
 //! `cargo bench -p ringway-capi --bench doors`. Needs a C compiler. Slices of both sides take turns; medians are told.
 
-#[path = "../tests/cc/mod.rs"]
-mod cc;
-
-use cc::{TempDir, include_dir};
 use ringway::{Interest, Port};
-use ringway_e2e::{TestBroker, release_programs};
+use ringway_e2e::{TempDir, TestBroker, release_programs};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -107,7 +103,7 @@ fn rate(broker: &TestBroker, program: &Path, library: &Path, name: &str, ports: 
         (c.stdin.take().expect("piped"), BufReader::new(c.stdout.take().expect("piped")));
     let [mut a, mut b] =
         ports.map(|p| Port::open(&p.replace('N', "r")).unwrap_or_else(|e| panic!("{p}: {e}")));
-    let mut tx = a.tx(0);
+    let tx = a.tx(0);
     let header = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0, 0];
     for k in 0..tx.space() {
         if let Some(slot) = tx.slot(k) {
@@ -143,7 +139,12 @@ fn main() {
     let program = dir.path().join("doors");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/doors.c");
     let mut compile = Command::new("cc");
-    compile.args(["-O2", "-I"]).arg(include_dir()).arg(source).arg("-o").arg(&program);
+    compile
+        .args(["-O2", "-I"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include"))
+        .arg(source)
+        .arg("-o")
+        .arg(&program);
     if !compile.status().is_ok_and(|s| s.success()) {
         println!("SKIP: no C compiler");
         return;

@@ -116,6 +116,7 @@ tests! { "doors_life.c":
     daemons_fork_twice_and_close_all
     what_the_library_keeps
     close_loops
+    closed_by_a_bare_system_call
     closefrom_closes_ports
     a_descriptor_arrives
     over_exec

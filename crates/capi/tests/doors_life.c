@@ -240,6 +240,32 @@ closefrom_closes_ports(void)
 	CHECK(!listed("vale1:a"));
 }
 
+/* Closed past the doors: the number's next file is not taken for the port. */
+static void
+closed_by_a_bare_system_call(void)
+{
+	struct port a = open_port("vale1:a");
+	struct pollfd p[2];
+	int pair[2];
+
+	CHECK(munmap(a.mem, a.reg.nr_memsize) == 0);
+	CHECK(syscall(SYS_close, a.fd) == 0 && pipe(pair) == 0 && pair[0] == a.fd);
+	CHECK(write(pair[1], "x", 1) == 1);
+	CHECK(poll1(pair[0], POLLIN, 10000) == POLLIN);
+	CHECK(!listed("vale1:a"));
+	a = open_port("vale1:a");
+	CHECK(munmap(a.mem, a.reg.nr_memsize) == 0);
+	CHECK(syscall(SYS_dup2, pair[1], a.fd) == a.fd);
+	p[0].fd = pair[0];
+	p[1].fd = a.fd;
+	p[0].events = 0;
+	p[1].events = 0; /* nothing that is ever ready */
+	poll(p, 2, 10);
+	p[1].events = POLLOUT;
+	CHECK(poll(p, 2, 10000) == 1 && p[1].revents == POLLOUT && write(a.fd, "x", 1) == 1);
+	CHECK(!listed("vale1:a"));
+}
+
 static void
 send_fd(int sock, int fd, const void *data, size_t len)
 {
@@ -441,6 +467,7 @@ static const struct test tests[] = {
 	{"daemons_fork_twice_and_close_all", daemons_fork_twice_and_close_all},
 	{"what_the_library_keeps", what_the_library_keeps},
 	{"close_loops", close_loops},
+	{"closed_by_a_bare_system_call", closed_by_a_bare_system_call},
 	{"closefrom_closes_ports", closefrom_closes_ports},
 	{"a_descriptor_arrives", a_descriptor_arrives},
 	{"over_exec", over_exec},

@@ -23,7 +23,7 @@ unsafe fn arrived(msg: *const msghdr) {
         let mut at = libc::CMSG_FIRSTHDR(msg);
         while let Some(head) = at.as_ref() {
             if head.cmsg_level == libc::SOL_SOCKET && head.cmsg_type == libc::SCM_RIGHTS {
-                let bytes = (head.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let bytes = head.cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
                 let fds = libc::CMSG_DATA(at).cast::<c_int>();
                 for i in 0..bytes / size_of::<c_int>() {
                     let _ = table::recognise(fds.add(i).read_unaligned(), true);

@@ -69,10 +69,20 @@ fn alone(at: &mut pollfd, timeout: Option<Duration>) -> c_int {
         return mixed(core::slice::from_mut(at), timeout, core::ptr::null());
     };
     desc.syncs.fetch_add(1, Relaxed);
-    let found = match desc.bound(at.fd) {
-        Some(bound) => bound.poll(at.events, timeout),
-        None => Ok(libc::POLLERR),
+    let Some(bound) = desc.bound(at.fd) else {
+        at.revents = libc::POLLERR;
+        return 1;
     };
+    at.revents = bound.look_at(at.events);
+    if at.revents != 0 || timeout == Some(Duration::ZERO) {
+        return (at.revents != 0).into();
+    }
+    // There is time to make sure.
+    if !desc.is_at(at.fd) {
+        drop(table::take(at.fd));
+        return mixed(core::slice::from_mut(at), timeout, core::ptr::null());
+    }
+    let found = bound.poll(at.events, timeout);
     match found {
         Ok(found) => {
             at.revents = found;

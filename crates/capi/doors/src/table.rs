@@ -109,6 +109,11 @@ impl Desc {
         self.known()
     }
 
+    /// True if it is still what is at a number: the number may have been closed behind our back.
+    pub fn is_at(&self, fd: c_int) -> bool {
+        file_id(borrow(fd)) == self.id
+    }
+
     /// Binds it with what `register` does.
     pub fn bind<T>(&self, register: impl FnOnce() -> Result<(T, Bound), Errno>) -> Result<T, Errno> {
         let _asking = lock(&self.asking);
@@ -223,7 +228,7 @@ pub fn recognise(fd: c_int, verify: bool) -> Option<Arc<Desc>> {
         return known;
     }
     if let Some(desc) = &known
-        && file_id(borrow(fd)) == desc.id
+        && desc.is_at(fd)
     {
         return known;
     }

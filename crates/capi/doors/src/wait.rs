@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::errno;
 use crate::real;
-use crate::table::Desc;
+use crate::table::{self, Desc};
 
 /// Syncs in vain, with the far side saying that it moved, before we give way; and before we sleep a little.
 const FUTILE_YIELD: u32 = 4;
@@ -94,7 +94,7 @@ fn ppoll(fds: &mut [pollfd], timeout: Option<Duration>, mask: *const sigset_t) -
 /// how many are ready.
 ///
 /// # Errors
-/// EINTR; what ppoll answers.
+/// EINTR, also if a number turns out to be another file by now; what ppoll answers.
 pub fn wait(
     members: &[Member],
     revents: &mut [i16],
@@ -119,13 +119,10 @@ pub fn wait(
     if ready > 0 || at_once {
         return Ok(ready);
     }
-    if let ([member], true, true) = (members, others.is_empty(), mask.is_null())
-        && member.since.is_none()
-        && let Some(bound) = member.desc.known()
-    {
-        let found = bound.poll(member.events, deadline.left())?;
-        revents[0] = found;
-        return Ok(usize::from(found != 0));
+    if let Some(stale) = members.iter().find(|m| !m.desc.is_at(m.fd)) {
+        // The next call sees what is there now.
+        drop(table::take(stale.fd));
+        return Err(Errno::EINTR);
     }
     sleep_on(members, revents, others, deadline, mask)
 }
