@@ -112,23 +112,32 @@ rate(const char *from, const char *to)
 		if (c != '\n')
 			continue;
 		while (end - start < SLICE_NS) {
-			uint32_t head = tx->head, space = nm_ring_space(tx), n;
+			uint32_t left = nm_ring_space(tx), n;
 
-			space = space < BATCH ? space : BATCH;
-			for (n = 0; n < space; n++) {
-				tx->slot[head].len = 60;
-				tx->slot[head].flags = 0;
-				head = nm_ring_next(tx, head);
+			left = left < BATCH ? left : BATCH;
+			/* To the end of the ring, and from its start. */
+			while (left > 0) {
+				struct netmap_slot *slot = &tx->slot[tx->head];
+				uint32_t run = tx->num_slots - tx->head;
+
+				run = run < left ? run : left;
+				for (n = 0; n < run; n++) {
+					slot[n].len = 60;
+					slot[n].flags = 0;
+				}
+				left -= run;
+				tx->head = tx->cur = tx->head + run == tx->num_slots ? 0 : tx->head + run;
 			}
-			tx->head = tx->cur = head;
 			if (poll(&pa, 1, 0) < 0 || poll(&pb, 1, 0) < 0)
 				return 1;
-			head = rx->head;
-			while (head != rx->tail) {
-				packets += rx->slot[head].len == 60;
-				head = nm_ring_next(rx, head);
+			while (rx->head != rx->tail) {
+				const struct netmap_slot *slot = &rx->slot[rx->head];
+				uint32_t run = (rx->tail > rx->head ? rx->tail : rx->num_slots) - rx->head;
+
+				for (n = 0; n < run; n++)
+					packets += slot[n].len == 60;
+				rx->head = rx->cur = rx->head + run == rx->num_slots ? 0 : rx->head + run;
 			}
-			rx->head = rx->cur = head;
 			end = now();
 		}
 		printf("%llu %llu\n", (unsigned long long)packets, (unsigned long long)(end - start));

@@ -1,7 +1,6 @@
 //! `ioctl`: netmap's requests.
 
 use core::ffi::{c_int, c_ulong, c_void};
-use core::sync::atomic::Ordering::Relaxed;
 use ringway::SyncError;
 use ringway_abi::{
     Errno, NIOCCONFIG, NIOCCTRL, NIOCGINFO, NIOCREGIF, NIOCRXSYNC, NIOCTXSYNC, nm_ifreq, nmreq, nmreq_header,
@@ -62,7 +61,7 @@ fn serve(fd: c_int, desc: &Desc, request: u32, arg: u64) -> Result<(), Errno> {
     let sync = |e: SyncError| e.errno();
     match request {
         NIOCTXSYNC | NIOCRXSYNC => {
-            desc.syncs.fetch_add(1, Relaxed);
+            desc.note();
             let bound = desc.bound(fd).ok_or(Errno::ENXIO)?;
             return if request == NIOCTXSYNC { bound.txsync() } else { bound.rxsync() }.map_err(sync);
         }

@@ -1,7 +1,6 @@
 //! `poll` and `ppoll`.
 
 use core::ffi::c_int;
-use core::sync::atomic::Ordering::Relaxed;
 use libc::{nfds_t, pollfd, sigset_t, size_t, timespec};
 use ringway_abi::Errno;
 use std::time::Duration;
@@ -32,7 +31,7 @@ fn mixed(fds: &mut [pollfd], timeout: Option<Duration>, mask: *const sigset_t) -
         at.revents = 0;
         match table::desc(at.fd) {
             Some(desc) => {
-                desc.syncs.fetch_add(1, Relaxed);
+                desc.note();
                 members.push(Member { fd: at.fd, desc, events: at.events, since: None });
                 places.push(i);
             }
@@ -64,11 +63,16 @@ fn mixed(fds: &mut [pollfd], timeout: Option<Duration>, mask: *const sigset_t) -
 /// poll on one netmap descriptor and nothing else, without memory of its own.
 #[inline]
 fn alone(at: &mut pollfd, timeout: Option<Duration>) -> c_int {
-    let _inside = Inside::enter();
+    let Some(_inside) = Inside::enter_first() else {
+        // SAFETY: one structure.
+        return unsafe {
+            real::poll(at, 1, timeout.map_or(-1, |t| t.as_millis().try_into().unwrap_or(c_int::MAX)))
+        };
+    };
     let Some(desc) = table::desc(at.fd) else {
         return mixed(core::slice::from_mut(at), timeout, core::ptr::null());
     };
-    desc.syncs.fetch_add(1, Relaxed);
+    desc.note();
     let Some(bound) = desc.bound(at.fd) else {
         at.revents = libc::POLLERR;
         return 1;

@@ -1,7 +1,6 @@
 //! `select` and `pselect`, by way of poll.
 
 use core::ffi::c_int;
-use core::sync::atomic::Ordering::Relaxed;
 use libc::{
     POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
 };
@@ -98,7 +97,7 @@ unsafe fn mixed(n: c_int, sets: Sets, timeout: Option<Duration>, mask: *const si
         let fd = fd as c_int;
         match table::desc(fd) {
             Some(desc) => {
-                desc.syncs.fetch_add(1, Relaxed);
+                desc.note();
                 let events = events & (POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM);
                 members.push(Member { fd, desc, events, since: None });
             }

@@ -63,6 +63,20 @@ impl Drop for Inside {
     }
 }
 
+impl Inside {
+    /// As [`Inside::enter`], unless this thread is in the library already.
+    #[inline]
+    pub fn enter_first() -> Option<Self> {
+        DEPTH.with(|d| {
+            let first = d.get() == 0;
+            if first {
+                d.set(1);
+            }
+            first.then_some(Inside(()))
+        })
+    }
+}
+
 /// True if this thread is in the library already.
 pub fn is_inside() -> bool {
     DEPTH.with(|d| d.get() > 0)
@@ -107,6 +121,12 @@ impl Desc {
             let _ = self.bound.set(bound);
         }
         self.known()
+    }
+
+    /// The program syncs it, or polls. Two threads at once may count as one: what counts is that the number changes.
+    #[inline]
+    pub fn note(&self) {
+        self.syncs.store(self.syncs.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// True if it is still what is at a number: the number may have been closed behind our back.
