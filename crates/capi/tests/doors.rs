@@ -128,6 +128,7 @@ tests! { "doors_wait.c":
     foreign_files_in_one_poll
     signals_end_a_wait
     threads_on_one_descriptor
+    work_takes_no_system_call
     epoll_level
     epoll_edge
     epoll_of_many
