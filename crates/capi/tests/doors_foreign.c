@@ -42,8 +42,18 @@ echo(void *arg)
 static void *
 asleep(void *arg)
 {
-	read(pair[0], arg, 1);
-	return arg;
+	struct pollfd p = {.fd = pair[0], .events = POLLIN};
+	struct msghdr msg;
+
+	memset(&msg, 0, sizeof(msg));
+	switch (*(char *)arg) {
+	case 0:
+		return read(pair[0], arg, 1) == 1 ? arg : NULL;
+	case 1:
+		return poll(&p, 1, -1) == 1 ? arg : NULL;
+	default:
+		return recvmsg(pair[0], &msg, 0) == 1 ? arg : NULL;
+	}
 }
 
 int
@@ -68,12 +78,14 @@ main(void)
 		if (write(pair[0], &byte, 1) != 1 || poll(&p, 1, -1) != 1 || read(pair[0], &byte, 1) != 1)
 			abort();
 	SAY(pthread_join(thread, NULL));
-	/* A thread that is cancelled in a call. */
-	SAY(pthread_create(&thread, NULL, asleep, &byte));
-	usleep(10000);
-	SAY(pthread_cancel(thread));
-	SAY(pthread_join(thread, &result));
-	SAY(result == PTHREAD_CANCELED);
+	/* Threads that are cancelled in a call. */
+	for (byte = 0; byte < 3; byte++) {
+		SAY(pthread_create(&thread, NULL, asleep, &byte));
+		usleep(10000);
+		SAY(pthread_cancel(thread));
+		SAY(pthread_join(thread, &result));
+		SAY(result == PTHREAD_CANCELED);
+	}
 	fd = mkstemp(path);
 	SAY(fd);
 	SAY(unlink(path));

@@ -234,15 +234,13 @@ fn close_known(fd: c_int) -> c_int {
     } else if !table::is_lent() {
         let _inside = Inside::enter();
         let entry = table::take(fd);
-        // SAFETY: touches no memory.
-        let done = unsafe { real::close(fd) };
+        let done = real::own_close(fd);
         let error = errno::get();
         drop(entry);
         errno::set(error);
         return done;
     }
-    // SAFETY: touches no memory.
-    unsafe { real::close(fd) }
+    real::own_close(fd)
 }
 
 /// True if this is the program's call on a netmap descriptor.

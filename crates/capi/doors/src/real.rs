@@ -172,6 +172,34 @@ pub unsafe fn mremap(
     unsafe { libc::syscall(libc::SYS_mremap, addr, old, new, flags, to) as usize as *mut c_void }
 }
 
+/// ppoll(2), where a thread is not cancelled: the library's own waits. `timeout` is written.
+///
+/// # Safety
+/// As the system call.
+pub unsafe fn own_ppoll(fds: &mut [pollfd], timeout: Option<&mut timespec>, mask: *const sigset_t) -> c_int {
+    let t = timeout.map_or(null_mut(), core::ptr::from_mut);
+    // SAFETY: as the caller promises.
+    unsafe {
+        libc::syscall(libc::SYS_ppoll, fds.as_mut_ptr(), fds.len(), t, mask, KERNEL_SIGSET_BYTES) as c_int
+    }
+}
+
+/// epoll_wait(2) without waiting, where a thread is not cancelled.
+pub fn own_epoll_look(ep: c_int, out: &mut [epoll_event]) -> c_int {
+    let none = null_mut::<c_void>();
+    // SAFETY: the slice is valid; no time, no mask.
+    unsafe {
+        libc::syscall(libc::SYS_epoll_pwait, ep, out.as_mut_ptr(), out.len(), 0, none, KERNEL_SIGSET_BYTES)
+            as c_int
+    }
+}
+
+/// close(2), where a thread is not cancelled.
+pub fn own_close(fd: c_int) -> c_int {
+    // SAFETY: touches no memory.
+    unsafe { libc::syscall(libc::SYS_close, fd) as c_int }
+}
+
 /// dup(2).
 #[inline]
 pub fn dup(fd: c_int) -> c_int {

@@ -80,13 +80,12 @@ impl Deadline {
 
 /// Calls ppoll. `mask` null: signals as they are.
 fn ppoll(fds: &mut [pollfd], timeout: Option<Duration>, mask: *const sigset_t) -> Result<usize, Errno> {
-    let spec = timeout.map(|t| timespec {
+    let mut spec = timeout.map(|t| timespec {
         tv_sec: libc::time_t::try_from(t.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: t.subsec_nanos().into(),
     });
-    let at = spec.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     // SAFETY: the slice, the time and the mask (the program's, C contract 1) are valid.
-    let n = unsafe { real::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, at, mask) };
+    let n = unsafe { real::own_ppoll(fds, spec.as_mut(), mask) };
     usize::try_from(n).map_err(|_| errno::get())
 }
 

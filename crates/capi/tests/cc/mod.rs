@@ -118,7 +118,12 @@ impl Compiler {
         let what = format!("{name} by {} with {flags:?}, {link:?}", self.program);
         expect(&what, &command.output().expect("the compiler runs"), &[0]);
         let file = dir.path().join("file");
-        let mut out = Command::new(program).arg(&file).output().expect("the program runs");
+        let mut out = Command::new(program)
+            .arg(&file)
+            .env("RINGWAY_SOCKET", "/nonexistent/sock")
+            .env("RINGWAYD", "/nonexistent")
+            .output()
+            .expect("the program runs");
         // Some send their standard error there, and with it what a sanitizer says.
         out.stderr.extend(std::fs::read(file).unwrap_or_default());
         expect(&what, &out, &[0, 77])
