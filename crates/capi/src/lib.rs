@@ -5,7 +5,8 @@
 //! that of [`ringway_abi`]; the structures that only C programs see are in module `types`. The headers in
 //! `include/` are the other half: `nm_open` and its like live there alone, as static functions.
 //!
-//! Not here yet: the doors, which answer those system calls without a kernel module.
+//! The doors (crate `ringway-doors`) are those functions of the C library, for a process that is linked with this one or has it preloaded: they
+//! make the device exist.
 //!
 //! # The C contract
 //!
@@ -41,3 +42,6 @@ mod varargs;
 mod nmreq;
 
 mod nmport;
+
+// Whose functions are for C programs alone.
+extern crate ringway_doors as _;

@@ -36,12 +36,14 @@ pub fn repair_sync(kind: SyncKind, ring: &RingShared, far: Option<&RingState>) {
         SyncKind::SwitchTx => repair_sender(state, ring.num_slots, far),
         SyncKind::PipeTx => {
             repair_counts(state, state.owner.hwcur.load());
-            forget_unpublished(ring);
+            // The slot at the tail is the sender's last one.
+            forget_unpublished(ring, 1);
         }
         SyncKind::SwitchRx => repair_counts(state, state.sync.rtail.load(Relaxed)),
         SyncKind::PipeRx => {
             repair_counts(state, state.sync.rtail.load(Relaxed));
-            forget_unpublished(ring);
+            // That at the tail is the first that has not been taken in: what is known of it counts.
+            forget_unpublished(ring, 0);
         }
         SyncKind::Other => return,
     }
@@ -62,15 +64,14 @@ fn repair_counts(state: &RingState, position: u32) {
 }
 
 /// A pipe end may have noted that the other side knows slots that it had not published yet. It knows nothing of them: all that
-/// this end may publish next goes through the records.
-fn forget_unpublished(ring: &RingShared) {
+/// this end may publish next, the slots from `hwcur` to the tail and `more`, goes through the records.
+fn forget_unpublished(ring: &RingShared, more: u32) {
     let n = ring.num_slots;
     let (from, to) = (ring.state.owner.hwcur.load(), ring.state.sync.rtail.load(Relaxed));
     if from >= n || to >= n {
         return;
     }
-    // The slot at `to` is the sender's last one; to the receiver it makes no difference.
-    for i in 0..=distance(n, from, to) {
+    for i in 0..distance(n, from, to) + more {
         ring.known[2 * forward(n, from, i) as usize].store(u64::MAX, Relaxed);
     }
 }

@@ -127,7 +127,7 @@ impl Epoll {
     /// # Errors
     /// EMFILE, ENOMEM.
     pub fn new() -> io::Result<Self> {
-        Ok(Epoll { fd: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+        Ok(Epoll { fd: crate::place::keep(epoll::create(epoll::CreateFlags::CLOEXEC)?) })
     }
 
     /// Watches `fd`; its events carry `token`.

@@ -26,7 +26,9 @@ pub mod event;
 pub mod link;
 pub mod mem;
 pub mod packet;
+pub mod place;
 pub mod ring;
+
 pub mod sock;
 #[cfg(feature = "test-utils")]
 pub mod stall;

@@ -227,7 +227,7 @@ impl Conn {
         };
         for part in control.drain() {
             match part {
-                RecvAncillaryMessage::ScmRights(fds) => message.fds.extend(fds),
+                RecvAncillaryMessage::ScmRights(fds) => message.fds.extend(fds.map(crate::place::keep)),
                 RecvAncillaryMessage::ScmCredentials(c) => {
                     let pid = u32::try_from(c.pid.as_raw_nonzero().get()).unwrap_or(0);
                     message.creds = Some(Creds { pid, uid: c.uid.as_raw() });

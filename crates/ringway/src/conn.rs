@@ -327,7 +327,7 @@ impl Broker {
         let (mine, theirs) = Conn::pair().map_err(|e| io_error("cannot make a channel", &e))?;
         let answer = self.ask(Kind::Attach, &[], &[theirs.as_fd()], ANSWER_TIMEOUT)?;
         let attached: wire::Attached = wire::take(&mut &answer.body[..]).map_err(|_| cut_off())?;
-        Ok((attached.number, mine))
+        Ok((attached.number, Conn::adopt(ringway_os::place::keep(mine.into_fd()))))
     }
 
     /// This process's attachment to this broker.

@@ -291,4 +291,22 @@ impl Bound {
             .chain(rings(Dir::Tx))
             .any(|ring| enough(ring, min).is_some_and(|wanted| ring.announce(wanted)))
     }
+
+    /// As [`Bound::announce`], for one slot more than are ready; a ring that can have no more is left out.
+    pub(crate) fn announce_more(&self, interest: Interest) -> bool {
+        let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
+        rings(Dir::Rx).chain(rings(Dir::Tx)).any(|ring| {
+            let more = ring.ready() + 1;
+            enough(ring, more).is_some_and(|wanted| wanted == more && ring.announce(wanted))
+        })
+    }
+
+    /// The tails of all rings of interest, as one number.
+    pub(crate) fn tails(&self, interest: Interest) -> u64 {
+        let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
+        let tail = |ring: &EndRing| u64::from(ring.handle().ring.header.tail.load(Relaxed));
+        rings(Dir::Rx)
+            .chain(rings(Dir::Tx))
+            .fold(0, |all, ring| all.wrapping_mul(1_000_003).wrapping_add(tail(ring)))
+    }
 }

@@ -22,6 +22,7 @@ pub struct Compiler {
 }
 
 /// How a program is linked.
+#[allow(dead_code, reason = "not every test needs all of this")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// With nothing of ours.
@@ -86,6 +87,22 @@ impl Compiler {
         command
     }
 
+    /// What is to be linked.
+    pub fn link(&self, command: &mut Command, link: Link) {
+        match link {
+            Link::Headers => {}
+            Link::Shared => {
+                let lib = library();
+                command.args(["-Wl,--no-as-needed", "-L"]).arg(lib).arg("-lnetmap");
+                command.arg(format!("-Wl,-rpath,{}", lib.display()));
+            }
+            Link::Static => {
+                command.arg(library().join("libnetmap.a")).args(["-lgcc_s", "-lpthread", "-ldl", "-lm"]);
+            }
+        }
+    }
+
+    #[allow(dead_code, reason = "not every test needs it")]
     /// Compiles `tests/NAME` with more flags, runs it with one argument, a path of its own, and expects that it
     /// ends well. Its exit code is given: 77 means that it could not be tried here.
     ///
@@ -97,23 +114,16 @@ impl Compiler {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
         let mut command = self.command(&source);
         command.args(self.sanitize).args(flags).arg("-o").arg(&program);
-        let lib = match link {
-            Link::Headers => None,
-            Link::Shared | Link::Static => Some(library()),
-        };
-        match (link, lib) {
-            (Link::Shared, Some(lib)) => {
-                command.arg("-L").arg(lib).arg("-lnetmap").arg(format!("-Wl,-rpath,{}", lib.display()));
-            }
-            (Link::Static, Some(lib)) => {
-                command.arg(lib.join("libnetmap.a")).args(["-lgcc_s", "-lpthread", "-ldl", "-lm"]);
-            }
-            _ => {}
-        }
+        self.link(&mut command, link);
         let what = format!("{name} by {} with {flags:?}, {link:?}", self.program);
         expect(&what, &command.output().expect("the compiler runs"), &[0]);
         let file = dir.path().join("file");
-        let mut out = Command::new(program).arg(&file).output().expect("the program runs");
+        let mut out = Command::new(program)
+            .arg(&file)
+            .env("RINGWAY_SOCKET", "/nonexistent/sock")
+            .env("RINGWAYD", "/nonexistent")
+            .output()
+            .expect("the program runs");
         // Some send their standard error there, and with it what a sanitizer says.
         out.stderr.extend(std::fs::read(file).unwrap_or_default());
         expect(&what, &out, &[0, 77])

@@ -612,5 +612,12 @@ fn an_exchange_that_died_before_it_was_published_is_told_by_whoever_goes_on() {
     rx.sync();
     tx.sync();
     assert_eq!(tx.slot(0).buf_idx(), extra[1], "the sender must hear of it");
+    // What had not been taken in when they died arrives as it was sent.
+    let next = tx.slot(1).buf_idx();
+    assert!(tx.put(b"next", 0));
+    tx.sync();
+    repair_sync(SyncKind::PipeRx, &rx.handle.shared, None);
+    rx.sync();
+    assert_eq!(rx.slot(1).buf_idx(), next);
     p.check_owners(&[was, extra[0]]);
 }

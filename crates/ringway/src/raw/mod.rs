@@ -69,7 +69,7 @@ fn broker(fd: BorrowedFd<'_>) -> Result<Broker, OpenError> {
 }
 
 fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd, OpenError> {
-    fd.try_clone_to_owned().map_err(|e| OpenError::Io {
+    fd.try_clone_to_owned().map(ringway_os::place::keep).map_err(|e| OpenError::Io {
         errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
         message: format!("cannot copy the descriptor: {e}"),
     })

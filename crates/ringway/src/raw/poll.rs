@@ -64,6 +64,13 @@ impl Bound {
         }
     }
 
+    /// A number that changes whenever a ring that `events` asks about has been given more slots by a sync, whoever made it. (After a multiple of
+    /// the ring's size it may be an old one again.) For edge-triggered waits.
+    #[must_use]
+    pub fn positions(&self, events: i16) -> u64 {
+        self.tails(interest(events))
+    }
+
     /// What this thread needs to sleep on the descriptor until `events`, among others.
     ///
     /// # Errors
@@ -107,6 +114,12 @@ impl Sleeper<'_> {
     #[must_use]
     pub fn announce(&self) -> bool {
         self.bound.announce(interest(self.events), 1)
+    }
+
+    /// As [`Sleeper::announce`], for who knows what is ready: asks for a wake-up when there is more. For edge-triggered waits.
+    #[must_use]
+    pub fn announce_more(&self) -> bool {
+        self.bound.announce_more(interest(self.events))
     }
 }
 

@@ -5,6 +5,7 @@ mod broker;
 mod generate;
 mod pages;
 mod ports;
+mod run;
 mod tune;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,8 @@ struct Args {
 enum Command {
     /// Send on one port, receive on another, and tell what arrived
     Gen(generate::GenArgs),
+    /// Run a program that was compiled for netmap
+    Run(run::RunArgs),
     /// List every port: who holds it, rings, rates, drops
     Ports(ports::PortsArgs),
     /// Show or set the broker's parameters
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
     }
     let result = match Args::parse().command {
         Command::Gen(args) => generate::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Ports(args) => ports::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Broker(command) => broker::run(&command),

@@ -1,0 +1,171 @@
+//! `ringway run PROGRAM ARGS...`: a program that was compiled for netmap, on Ringway.
+
+use crate::Failure;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Run a program with /dev/netmap served by Ringway.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The library is libnetmap.so beside this program or in ../lib, or what RINGWAY_LIB names. It is preloaded, so the \
+    program must be linked dynamically, and must call open, ioctl, mmap, poll and close through the C library."
+)]
+pub struct RunArgs {
+    /// Program: a path, or a name to be found in PATH
+    program: OsString,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+/// Runs the command: this process becomes the program.
+pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    let library = library()?;
+    let program = find(&args.program)?;
+    check(&program)?;
+    let mut preload = library.into_os_string();
+    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|v| !v.is_empty()) {
+        preload.push(":");
+        preload.push(others);
+    }
+    let error = Command::new(&program).args(&args.args).env("LD_PRELOAD", preload).exec();
+    Err(Failure::new(format!("cannot run {}: {error}", program.display())))
+}
+
+/// The library to be preloaded, as an absolute path.
+fn library() -> Result<PathBuf, Failure> {
+    if let Some(named) = std::env::var_os("RINGWAY_LIB").filter(|v| !v.is_empty()) {
+        return Path::new(&named)
+            .canonicalize()
+            .map_err(|e| Failure::new(format!("RINGWAY_LIB names {}: {e}", named.display())));
+    }
+    let exe = std::env::current_exe()?;
+    let mut places = vec![];
+    if let Some(dir) = exe.parent() {
+        places.push(dir.join("libnetmap.so"));
+        places.push(dir.join("../lib/libnetmap.so"));
+    }
+    places.iter().find_map(|p| p.canonicalize().ok()).ok_or_else(|| {
+        Failure::new("there is no libnetmap.so beside this program or in ../lib; install it, or name it in RINGWAY_LIB")
+    })
+}
+
+/// A program by its path, or from PATH.
+fn find(program: &OsStr) -> Result<PathBuf, Failure> {
+    let path = Path::new(program);
+    if path.components().count() > 1 {
+        return Ok(path.to_owned());
+    }
+    let all = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
+    std::env::split_paths(&all)
+        .map(|dir| dir.join(path))
+        .find(|p| p.metadata().is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0))
+        .ok_or_else(|| Failure::new(format!("there is no program {} in PATH", program.display())))
+}
+
+// Source: elf(5), in the byte order of this machine.
+
+const ELF_MAGIC: &[u8] = b"\x7fELF";
+const CLASS_64: u8 = 2;
+const PT_INTERP: u32 = 3;
+const S_ISUID: u32 = 0o4000;
+const S_ISGID: u32 = 0o2000;
+
+/// Says why a library cannot be preloaded into a program, as far as its file shows.
+fn check(program: &Path) -> Result<(), Failure> {
+    let name = program.display();
+    let file = File::open(program);
+    let meta = program.metadata().map_err(|e| Failure::new(format!("cannot run {name}: {e}")))?;
+    // Source: ld.so(8), secure-execution mode.
+    let raises = (meta.mode() & S_ISUID != 0 && meta.uid() != rustix::process::geteuid().as_raw())
+        || (meta.mode() & S_ISGID != 0 && meta.gid() != rustix::process::getegid().as_raw());
+    if raises {
+        let text = "is set-user-ID or set-group-ID: the system preloads nothing into such a program; run it as its owner";
+        return Err(Failure::new(format!("{name} {text}")));
+    }
+    // What cannot be read cannot be checked, and may run all the same.
+    let Ok(mut file) = file else { return Ok(()) };
+    let mut head = [0; 64];
+    if file.read_exact(&mut head).is_err() || !head.starts_with(ELF_MAGIC) {
+        // A script: its interpreter gets the library.
+        return Ok(());
+    }
+    if head[4] != CLASS_64 {
+        return Err(Failure::new(format!("{name} is a 32-bit program: the library is for 64 bits")));
+    }
+    if !has_interpreter(&file, &head).unwrap_or(true) {
+        let text =
+            "is linked statically: no library can be preloaded; link it with libnetmap.a, or dynamically";
+        return Err(Failure::new(format!("{name} {text}")));
+    }
+    if is_go(&mut file) {
+        let text =
+            "is a Go program: those make system calls without the C library, which Ringway does not see";
+        return Err(Failure::new(format!("{name} {text}")));
+    }
+    Ok(())
+}
+
+/// Whether a dynamic linker is named. None: the file is cut short.
+fn has_interpreter(file: &File, head: &[u8; 64]) -> Option<bool> {
+    let word = |bytes: &[u8], at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
+    let half = |at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
+    let (table, size, count) = (word(head, 0x20)?, half(0x36), half(0x38));
+    for i in 0..u64::from(count) {
+        let mut kind = [0; 4];
+        file.read_exact_at(&mut kind, table.checked_add(i * u64::from(size))?).ok()?;
+        if u32::from_ne_bytes(kind) == PT_INTERP {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// Go's linker leaves its mark near the start of a program; those that use the C library for their system calls are none.
+fn is_go(file: &mut File) -> bool {
+    const MARK: &[u8] = b"\xff Go buildinf:";
+    const FIRST_BYTES: u64 = 16 << 20;
+    let mut bytes = vec![];
+    let read = file.take(FIRST_BYTES).read_to_end(&mut bytes).is_ok();
+    read && bytes.windows(MARK.len()).any(|w| w == MARK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A 64-bit program file with one program header of `kind`.
+    fn elf(name: &str, kind: u32, tail: &[u8]) -> PathBuf {
+        let mut bytes = vec![0; 64];
+        bytes[..4].copy_from_slice(ELF_MAGIC);
+        bytes[4] = CLASS_64;
+        bytes[0x20..0x28].copy_from_slice(&64u64.to_ne_bytes());
+        bytes[0x36..0x38].copy_from_slice(&56u16.to_ne_bytes());
+        bytes[0x38..0x3a].copy_from_slice(&1u16.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 52]);
+        bytes.extend(tail);
+        let path = std::env::temp_dir().join(format!("ringway-run-{}-{name}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn why(path: &Path) -> String {
+        let text = check(path).err().map(|f| f.text).unwrap_or_default();
+        let _ = std::fs::remove_file(path);
+        text
+    }
+
+    #[test]
+    fn programs_that_cannot_take_the_library_are_told_why() {
+        assert_eq!(why(&elf("dynamic", PT_INTERP, b"")), "");
+        assert!(why(&elf("static", 1, b"")).contains("linked statically"));
+        assert!(why(&elf("go", PT_INTERP, b"\xff Go buildinf:")).contains("Go program"));
+        assert!(why(Path::new("/nonexistent/program")).contains("No such file"));
+    }
+}

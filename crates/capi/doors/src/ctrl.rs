@@ -1,0 +1,79 @@
+//! NIOCCTRL. Source: abi.md 7, 8.
+
+use core::ffi::c_int;
+use ringway::{NicMode, OpenError, raw};
+use ringway_abi::{
+    Errno, NETMAP_MAX_API, NETMAP_MIN_API, NETMAP_REQ_REGISTER, body_size, c_name, nmreq_header,
+    nmreq_register,
+};
+use std::os::fd::AsFd;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::options::Options;
+use crate::table::{Desc, borrow};
+use crate::{files, user};
+
+/// Serves a request of the program; `header` is written as the program shall see it.
+pub fn serve(fd: c_int, desc: &Desc, header: &mut nmreq_header) -> Result<(), Errno> {
+    if !(NETMAP_MIN_API..=NETMAP_MAX_API).contains(&header.nr_version) || header.nr_reserved != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let size = body_size(header.nr_reqtype);
+    if (size > 0) != (header.nr_body != 0) {
+        return Err(Errno::EINVAL);
+    }
+    let mut body = vec![0; size];
+    user::read_bytes(header.nr_body, &mut body)?;
+    let mut options = Options::read(header.nr_options, size)?;
+    if let Some(last) = header.nr_name.last_mut() {
+        *last = 0;
+    }
+    let result = dispatch(fd, desc, header, &mut body, &mut options);
+    let body_back = if result.is_ok() { user::write_bytes(header.nr_body, &body) } else { Ok(()) };
+    body_back.and(options.write_back(result.is_ok())).and(result)
+}
+
+/// Serves a request whose parts have been read.
+pub fn dispatch(
+    fd: c_int,
+    desc: &Desc,
+    header: &mut nmreq_header,
+    body: &mut [u8],
+    options: &mut Options,
+) -> Result<(), Errno> {
+    if header.nr_reqtype == NETMAP_REQ_REGISTER {
+        let req = nmreq_register::read_from_bytes(body).map_err(|_| Errno::EINVAL)?;
+        let out = register(fd, desc, header, &req, options)?;
+        body.copy_from_slice(out.as_bytes());
+        return Ok(());
+    }
+    raw::control(borrow(fd), header, body).map_err(|e| told(&e))
+}
+
+/// The errno of a failed request.
+fn told(e: &OpenError) -> Errno {
+    files::complain(e);
+    e.errno()
+}
+
+fn register(
+    fd: c_int,
+    desc: &Desc,
+    header: &nmreq_header,
+    req: &nmreq_register,
+    options: &Options,
+) -> Result<nmreq_register, Errno> {
+    // No interface, switch or pipe has a name that is no text.
+    let name = core::str::from_utf8(c_name(&header.nr_name)).map_err(|_| Errno::ENXIO)?;
+    let mode = NicMode::default();
+    if options.has_unserved() {
+        // It would be undone at the end, and what fails before tells first: tried on a descriptor that nobody sees.
+        if desc.bound(fd).is_some() {
+            return Err(Errno::EBUSY);
+        }
+        let trial = raw::open().map_err(|e| told(&e))?;
+        raw::register(trial.as_fd(), name, req, mode).map_err(|e| told(&e))?;
+        return Err(Errno::EOPNOTSUPP);
+    }
+    desc.bind(|| raw::register(borrow(fd), name, req, mode).map_err(|e| told(&e)))
+}

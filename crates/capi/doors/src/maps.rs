@@ -1,0 +1,217 @@
+//! `mmap`, `munmap`, `mremap`: a map keeps its descriptor until it is gone.
+
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use libc::{MAP_FAILED, off_t, size_t};
+use ringway_abi::Errno;
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::errno;
+use crate::real;
+use crate::table::{self, DESC, Desc, Inside, lock};
+
+/// Maps by their first byte: the byte behind the last, and whose they are.
+pub type Maps = BTreeMap<usize, (usize, Arc<Desc>)>;
+
+static MAPS: Mutex<Maps> = Mutex::new(BTreeMap::new());
+/// How many there are: none in most programs.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// The maps themselves, for who must hold them across fork.
+pub fn hold() -> MutexGuard<'static, Maps> {
+    lock(&MAPS)
+}
+
+/// Takes a range out. What falls out of it is given: it is to be dropped outside of the lock.
+fn cut(maps: &mut Maps, from: usize, to: usize) -> Vec<Arc<Desc>> {
+    let hit: Vec<usize> =
+        maps.range(..to).rev().take_while(|(_, (end, _))| *end > from).map(|(start, _)| *start).collect();
+    let mut out = vec![];
+    for start in hit {
+        let Some((end, desc)) = maps.remove(&start) else { continue };
+        if start < from {
+            maps.insert(start, (from, desc.clone()));
+        }
+        if end > to {
+            maps.insert(to, (end, desc.clone()));
+        }
+        out.push(desc);
+    }
+    COUNT.store(maps.len(), Relaxed);
+    out
+}
+
+fn pages(len: usize) -> usize {
+    len.saturating_add(ringway_os::mem::page_size() - 1) & !(ringway_os::mem::page_size() - 1)
+}
+
+/// True if a range may hold maps of ours, and this process may say so.
+fn concerns() -> bool {
+    COUNT.load(Relaxed) > 0 && !table::is_inside() && !table::is_lent()
+}
+
+/// # Safety
+/// As mmap(2).
+unsafe fn map(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int, ofs: off_t) -> *mut c_void {
+    if fd >= 0 && flags & libc::MAP_ANONYMOUS == 0 && table::kind(fd) == DESC && !table::is_inside() {
+        // SAFETY: as the caller promises.
+        return unsafe { map_device(at, len, prot, flags, fd, ofs) };
+    }
+    // SAFETY: as the caller promises.
+    let mem = unsafe { real::mmap(at, len, prot, flags, fd, ofs) };
+    if mem == MAP_FAILED {
+        // A socket cannot be mapped. One that came over exec may be a descriptor that nobody has told us of.
+        if errno::get() == Errno::ENODEV && fd >= 0 && !table::is_inside() {
+            let inside = Inside::enter();
+            let found = table::recognise(fd, true).is_some();
+            drop(inside);
+            if found {
+                // SAFETY: as the caller promises.
+                return unsafe { map_device(at, len, prot, flags, fd, ofs) };
+            }
+            errno::set(Errno::ENODEV);
+        }
+    } else if flags & libc::MAP_FIXED != 0 && concerns() {
+        let _inside = Inside::enter();
+        let out = cut(&mut hold(), mem as usize, (mem as usize).saturating_add(pages(len)));
+        drop(out);
+    }
+    mem
+}
+
+/// Maps the region of what the descriptor has bound. Source: abi.md 10.
+///
+/// # Safety
+/// As mmap(2).
+unsafe fn map_device(
+    at: *mut c_void,
+    len: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    ofs: off_t,
+) -> *mut c_void {
+    let _inside = Inside::enter();
+    let fail = |e: Errno| {
+        errno::set(e);
+        MAP_FAILED
+    };
+    let Some(desc) = table::recognise(fd, true) else { return fail(Errno::EBADF) };
+    let Some(bound) = desc.bound(fd) else { return fail(Errno::EINVAL) };
+    let Ok(start) = u64::try_from(ofs) else { return fail(Errno::EINVAL) };
+    if let Err(e) = bound.check_map(start, len as u64) {
+        return fail(e);
+    }
+    // Held meanwhile, so that nobody records the place in between.
+    let mut maps = hold();
+    // SAFETY: as the caller promises; the region's file is as long as was checked.
+    let mem = unsafe { real::mmap(at, len, prot, flags, bound.region().as_raw_fd(), ofs) };
+    if mem == MAP_FAILED {
+        return mem;
+    }
+    let (start, end) = (mem as usize, mem as usize + pages(len));
+    let old = cut(&mut maps, start, end);
+    maps.insert(start, (end, desc.clone()));
+    COUNT.store(maps.len(), Relaxed);
+    drop(maps);
+    drop(old);
+    mem
+}
+
+/// # Safety
+/// As mmap(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmap(
+    at: *mut c_void,
+    len: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    ofs: off_t,
+) -> *mut c_void {
+    // SAFETY: as the caller promises.
+    unsafe { map(at, len, prot, flags, fd, ofs) }
+}
+
+/// # Safety
+/// As mmap(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmap64(
+    at: *mut c_void,
+    len: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    ofs: off_t,
+) -> *mut c_void {
+    // SAFETY: as the caller promises.
+    unsafe { map(at, len, prot, flags, fd, ofs) }
+}
+
+/// # Safety
+/// As munmap(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn munmap(at: *mut c_void, len: size_t) -> c_int {
+    let from = at as usize;
+    if !concerns() || len == 0 || from != pages(from) {
+        // SAFETY: as the caller promises.
+        return unsafe { real::munmap(at, len) };
+    }
+    let _inside = Inside::enter();
+    let mut maps = hold();
+    // SAFETY: as the caller promises.
+    let done = unsafe { real::munmap(at, len) };
+    let out = if done == 0 { cut(&mut maps, from, from.saturating_add(pages(len))) } else { vec![] };
+    drop(maps);
+    // The last map of a port that is closed already: this unbinds it.
+    let error = errno::get();
+    drop(out);
+    errno::set(error);
+    done
+}
+
+/// # Safety
+/// As mremap(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mremap(
+    at: *mut c_void,
+    old: size_t,
+    new: size_t,
+    flags: c_int,
+    to: *mut c_void,
+) -> *mut c_void {
+    if !concerns() {
+        // SAFETY: as the caller promises.
+        return unsafe { real::mremap(at, old, new, flags, to) };
+    }
+    let _inside = Inside::enter();
+    let mut maps = hold();
+    // SAFETY: as the caller promises.
+    let mem = unsafe { real::mremap(at, old, new, flags, to) };
+    if mem == MAP_FAILED {
+        return mem;
+    }
+    let (from, landed) = (at as usize, mem as usize);
+    let mut out = vec![];
+    if flags & libc::MREMAP_FIXED != 0 {
+        out.extend(cut(&mut maps, landed, landed + pages(new)));
+    }
+    let moved = if old == 0 {
+        // A second map of the same.
+        maps.range(..=from).next_back().filter(|(_, (end, _))| *end > from).map(|(_, (_, desc))| desc.clone())
+    } else {
+        let cut = cut(&mut maps, from, from + pages(old));
+        let first = cut.first().cloned();
+        out.extend(cut);
+        first
+    };
+    if let Some(desc) = moved {
+        maps.insert(landed, (landed + pages(new), desc));
+    }
+    COUNT.store(maps.len(), Relaxed);
+    drop(maps);
+    drop(out);
+    mem
+}
