@@ -137,6 +137,7 @@ tests! { "doors_wait.c":
 tests! { "doors_ctrl.c":
     order_of_checks
     option_list
+    offsets
     older_requests
 }
 

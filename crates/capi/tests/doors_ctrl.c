@@ -123,6 +123,43 @@ option_list(void)
 	CHECK(close(fd) == 0);
 }
 
+/* semantics.md 14: the offset of a sender travels along a pipe; what cannot be is refused, with a status. */
+static void
+offsets(void)
+{
+	struct nmreq_opt_offsets o;
+	struct nmreq_header hdr;
+	struct port a, b;
+	uint32_t i;
+
+	memset(&o, 0, sizeof(o));
+	memset(&a, 0, sizeof(a));
+	memset(&b, 0, sizeof(b));
+	a.reg.nr_mode = NR_REG_ALL_NIC;
+	a.fd = open("/dev/netmap", O_RDWR);
+	hdr = header(NETMAP_REQ_REGISTER, "ofs{1", &a.reg);
+	hdr.nr_options = (uintptr_t)&o;
+	o.nro_opt.nro_reqtype = NETMAP_REQ_OPT_OFFSETS;
+	o.nro_max_offset = 4000;
+	CHECK(fails(a.fd, &hdr, EINVAL) && o.nro_opt.nro_status == EINVAL);
+	o.nro_max_offset = 64;
+	o.nro_offset_bits = 4;
+	CHECK(fails(a.fd, &hdr, EINVAL) && o.nro_opt.nro_status == EINVAL);
+	o.nro_max_offset = 256;
+	o.nro_initial_offset = 128;
+	o.nro_offset_bits = 0;
+	CHECK(ioctl(a.fd, NIOCCTRL, &hdr) == 0 && o.nro_opt.nro_status == 0);
+	CHECK(map_port(&a) == 0 && TX(&a, 0)->offset_mask != 0);
+	for (i = 0; i < TX(&a, 0)->num_slots; i++)
+		CHECK(NETMAP_ROFFSET(TX(&a, 0), &TX(&a, 0)->slot[i]) == 128);
+	CHECK(bind_port(&b, "ofs}1") == 0);
+	NETMAP_WOFFSET(TX(&a, 0), &TX(&a, 0)->slot[0], 200);
+	TX(&a, 0)->slot[0].len = 60;
+	TX(&a, 0)->head = TX(&a, 0)->cur = 1;
+	CHECK(ioctl(a.fd, NIOCTXSYNC) == 0 && ioctl(b.fd, NIOCRXSYNC) == 0);
+	CHECK(nm_ring_space(RX(&b, 0)) == 1 && RX(&b, 0)->slot[0].ptr == 200);
+}
+
 static void
 older_requests(void)
 {
@@ -179,6 +216,7 @@ older_requests(void)
 static const struct test tests[] = {
 	{"order_of_checks", order_of_checks},
 	{"option_list", option_list},
+	{"offsets", offsets},
 	{"older_requests", older_requests},
 };
 

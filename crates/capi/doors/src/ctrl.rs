@@ -1,15 +1,15 @@
 //! NIOCCTRL. Source: abi.md 7, 8.
 
 use core::ffi::c_int;
-use ringway::{NicMode, OpenError, raw};
+use ringway::raw::{self, ReqOption};
+use ringway::{NicMode, OpenError};
 use ringway_abi::{
     Errno, NETMAP_MAX_API, NETMAP_MIN_API, NETMAP_REQ_REGISTER, body_size, c_name, nmreq_header,
     nmreq_register,
 };
-use std::os::fd::AsFd;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::options::Options;
+use crate::options::{Opt, Options};
 use crate::table::{Desc, borrow};
 use crate::{files, user};
 
@@ -61,19 +61,14 @@ fn register(
     desc: &Desc,
     header: &nmreq_header,
     req: &nmreq_register,
-    options: &Options,
+    options: &mut Options,
 ) -> Result<nmreq_register, Errno> {
     // No interface, switch or pipe has a name that is no text.
     let name = core::str::from_utf8(c_name(&header.nr_name)).map_err(|_| Errno::ENXIO)?;
+    // Those that the registry does not serve undo the registration at the end, after whatever fails before.
+    let mut asked: Vec<ReqOption> = options.0.iter().map(Opt::to_request).collect();
     let mode = NicMode::default();
-    if options.has_unserved() {
-        // It would be undone at the end, and what fails before tells first: tried on a descriptor that nobody sees.
-        if desc.bound(fd).is_some() {
-            return Err(Errno::EBUSY);
-        }
-        let trial = raw::open().map_err(|e| told(&e))?;
-        raw::register(trial.as_fd(), name, req, mode).map_err(|e| told(&e))?;
-        return Err(Errno::EOPNOTSUPP);
-    }
-    desc.bind(|| raw::register(borrow(fd), name, req, mode).map_err(|e| told(&e)))
+    let out = desc.bind(|| raw::register_with(borrow(fd), name, req, mode, &mut asked).map_err(|e| told(&e)));
+    options.0.iter_mut().zip(asked).for_each(|(option, served)| option.take(served));
+    out
 }

@@ -4,6 +4,7 @@ use core::mem::offset_of;
 use ringway_abi::{Errno, NETMAP_REQ_MAXSIZE, NETMAP_REQ_OPT_MAX, nmreq_option, option_size};
 
 use crate::user;
+use ringway::raw::ReqOption;
 
 /// One option of a list.
 #[derive(Debug)]
@@ -14,6 +15,18 @@ pub struct Opt {
     pub status: u32,
     /// What follows the head; empty for unknown types.
     pub body: Vec<u8>,
+}
+
+impl Opt {
+    /// As the registry takes it.
+    pub fn to_request(&self) -> ReqOption {
+        ReqOption { nro_reqtype: self.nro_reqtype, nro_status: self.status, body: self.body.clone() }
+    }
+
+    /// What the registry made of it.
+    pub fn take(&mut self, served: ReqOption) {
+        (self.status, self.body) = (served.nro_status, served.body);
+    }
 }
 
 /// A list, as it was read.
@@ -89,11 +102,6 @@ impl Options {
             addr = head.nro_next;
         }
         Ok(())
-    }
-
-    /// True if one was not handled.
-    pub fn has_unserved(&self) -> bool {
-        self.0.iter().any(|o| o.status == Errno::EOPNOTSUPP.0 as u32)
     }
 
     /// Writes the statuses.

@@ -252,8 +252,17 @@ impl Registry {
         // No job may run between the change and the refresh: it could put buffers into a ring that is gone.
         jobs.list.clear();
         for (key, handle) in &jobs.held {
-            if let Some(public) = self.current(key) {
-                copy_ring(&handle.shared, &public.shared);
+            // What tells where buffers are. Not the accepted head: the client may be about to post another.
+            let Some(public) = self.current(key) else { continue };
+            let (from, to) = (&handle.shared, &public.shared);
+            to.state.sync.rtail.store(from.state.sync.rtail.load(Relaxed), Relaxed);
+            let is_pipe = self.ports.get(&key.port).is_some_and(|p| matches!(p.kind, Kind::Pipe { .. }));
+            if is_pipe {
+                to.state.owner.hwcur.set(from.state.owner.hwcur.load());
+                from.known.iter().zip(to.known.iter()).for_each(|(x, y)| y.store(x.load(Relaxed), Relaxed));
+            } else if !key.is_tx {
+                to.state.owner.hwcur.set(from.state.owner.hwcur.load());
+                from.mirror.iter().zip(to.mirror.iter()).for_each(|(x, y)| y.store(x.load(Relaxed), Relaxed));
             }
         }
     }
