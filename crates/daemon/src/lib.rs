@@ -6,6 +6,7 @@
 
 mod attach;
 pub mod config;
+pub mod device;
 pub mod listing;
 mod server;
 mod session;

@@ -26,6 +26,7 @@ pub mod event;
 pub mod link;
 pub mod mem;
 pub mod packet;
+pub mod proc;
 pub mod ring;
 pub mod sock;
 pub mod state;

@@ -46,6 +46,8 @@ pub struct Message {
 #[derive(Debug)]
 pub struct Conn {
     fd: OwnedFd,
+    /// Whom each message is sent for; None: the process itself.
+    speaks_for: Option<u32>,
 }
 
 impl Conn {
@@ -56,7 +58,7 @@ impl Conn {
     pub fn connect(path: &Path) -> io::Result<Self> {
         let fd = socket()?;
         rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
-        Ok(Conn { fd })
+        Ok(Self::adopt(fd))
     }
 
     /// As [`Conn::connect`], from a socket with a name of its own: `prefix` and a random number, in the abstract namespace. Whoever
@@ -76,7 +78,7 @@ impl Conn {
             }
         }
         rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
-        Ok(Conn { fd })
+        Ok(Self::adopt(fd))
     }
 
     /// Two ends of a new connection.
@@ -86,13 +88,13 @@ impl Conn {
     pub fn pair() -> io::Result<(Self, Self)> {
         let (a, b) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok((Conn { fd: a }, Conn { fd: b }))
+        Ok((Self::adopt(a), Self::adopt(b)))
     }
 
     /// Takes in an fd. Whether it really is such a socket shows at the first use.
     #[must_use]
     pub fn adopt(fd: OwnedFd) -> Self {
-        Conn { fd }
+        Conn { fd, speaks_for: None }
     }
 
     /// Asks for the credentials of each message's sender.
@@ -101,6 +103,13 @@ impl Conn {
     /// ENOTSOCK.
     pub fn want_creds(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_passcred(&self.fd, true)?)
+    }
+
+    /// From now on each message is sent for user `uid`: its receiver sees him as the sender, and this process's number.
+    ///
+    /// Source: unix(7), SCM_CREDENTIALS. Sending needs CAP_SETUID.
+    pub fn speak_for(&mut self, uid: u32) {
+        self.speaks_for = Some(uid);
     }
 
     /// Sends one message, never waiting, never raising SIGPIPE.
@@ -129,8 +138,18 @@ impl Conn {
     }
 
     fn send_flags(&self, data: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
+        if let Some(uid) = self.speaks_for {
+            let cred = rustix::net::UCred {
+                pid: rustix::process::getpid(),
+                uid: rustix::fs::Uid::from_raw(uid),
+                gid: rustix::process::getgid(),
+            };
+            if !control.push(SendAncillaryMessage::ScmCredentials(cred)) {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+        }
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -279,7 +298,7 @@ impl Listener {
     /// EAGAIN if none waits; EMFILE.
     pub fn accept(&self) -> io::Result<Conn> {
         let fd = rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC)?;
-        let conn = Conn { fd };
+        let conn = Conn::adopt(fd);
         conn.want_creds()?;
         Ok(conn)
     }
