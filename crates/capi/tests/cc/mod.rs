@@ -120,7 +120,7 @@ impl Compiler {
         let file = dir.path().join("file");
         let mut out = Command::new(program)
             .arg(&file)
-            .env("RINGWAY_SOCKET", "/nonexistent/sock")
+            .env("RINGWAY_SOCKET", "/dev/null/sock")
             .env("RINGWAYD", "/nonexistent")
             .output()
             .expect("the program runs");
