@@ -5,10 +5,9 @@ use crate::input::Input;
 use ringway_abi::{NR_REG_ALL_NIC, nmreq_register};
 use ringway_core::adapter::SyncFlags;
 use ringway_core::control::{Asker, BindingId, Registry, Tunables};
-use ringway_core::kring::{REPAIR, SyncOutcome, next};
-use ringway_core::layout::{Dir, RingShared};
+use ringway_core::kring::{SyncOutcome, next};
+use ringway_core::layout::Dir;
 use ringway_core::lease::{Endpoint, GrantKind, PeerGrant, PeerSource};
-use ringway_core::vale::{repair_receiver, repair_sender};
 use ringway_os::mem::{Map, SharedSlice};
 use ringway_os::ring::SlotWord;
 use std::sync::Arc;
@@ -108,21 +107,7 @@ fn write(input: &mut Input<'_>, map: &Arc<Map>, ring_words: &[usize]) {
 
 /// The broker's repair of locks that nobody living holds.
 fn break_locks(registry: &Registry) {
-    for (_, ring) in registry.ring_states() {
-        let state = &*ring.state;
-        let dead = |holder: u32| holder != 0 && holder != REPAIR && !(100..110).contains(&holder);
-        let holder = state.sync.lock.holder();
-        if dead(holder) && state.sync.lock.steal(holder, REPAIR) {
-            let far = registry.journal_target(&ring);
-            repair_sender(state, ring.num_slots, far.as_ref().map(|f: &RingShared| &*f.state));
-            state.sync.lock.unlock(REPAIR);
-        }
-        let holder = state.senders.lock.holder();
-        if dead(holder) && state.senders.lock.steal(holder, REPAIR) {
-            repair_receiver(state, ring.num_slots);
-            state.senders.lock.unlock(REPAIR);
-        }
-    }
+    registry.break_locks(|holder| !(100..110).contains(&holder));
 }
 
 /// Bytes decide what is written over, and when who syncs.
