@@ -213,6 +213,16 @@ impl Drop for TestBroker {
     }
 }
 
+/// Copies a program so that it can be run at once. Not by this process: a child of another thread would inherit the file while it
+/// is written, and then it could not be run (ETXTBSY).
+///
+/// # Panics
+/// If it cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args([from, to]).status().expect("cp runs");
+    assert!(copied.success(), "a copy of {}", from.display());
+}
+
 /// True for root. Otherwise says loudly that `test` is skipped.
 pub fn root_or_skip(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();

@@ -22,7 +22,7 @@ fn start(broker: &TestBroker, args: &[&str]) -> Peer {
 fn peer_of(broker: &TestBroker, uid: u32, args: &[&str]) -> Command {
     let copy = broker.dir.path().join("e2e-peer");
     if !copy.exists() {
-        std::fs::copy(PEER, &copy).expect("a copy");
+        ringway_e2e::copy_program(Path::new(PEER), &copy);
     }
     let mut c = broker.command_at(&copy);
     c.args(args).uid(uid).gid(uid);

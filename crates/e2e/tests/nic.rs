@@ -299,7 +299,7 @@ fn an_interface_that_changes_under_a_port_neither_hangs_nor_crashes_it() {
 /// Runs `child` below as a process of its own: in namespace `a`, as user `uid`.
 fn spawn_child(pair: &Pair, broker: &TestBroker, uid: u32, what: &str) -> Child {
     let program = broker.dir.path().join("nic-test");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    ringway_e2e::copy_program(&std::env::current_exe().unwrap(), &program);
     let mut command = broker.command_at(&program);
     command.args(["--exact", "child", "--nocapture"]).env("NIC_CHILD", what);
     command.uid(uid).gid(uid).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -24,10 +24,7 @@ fn as_uid(mut c: Command, uid: u32) -> Command {
 fn shared_peer(broker: &TestBroker, args: &[&str], uid: u32) -> Command {
     let copy = broker.dir.path().join("e2e-peer");
     if !copy.exists() {
-        // Not by this process: a child of another thread would inherit the file while it is written, and then it
-        // could not be run (ETXTBSY).
-        let copied = Command::new("cp").args([Path::new(PEER), &copy]).status().expect("cp runs");
-        assert!(copied.success(), "a copy");
+        e2e::copy_program(Path::new(PEER), &copy);
     }
     let mut c = broker.command_at(&copy);
     c.args(args);

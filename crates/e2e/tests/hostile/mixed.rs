@@ -224,7 +224,7 @@ fn a_million_operations_harm_nobody_else() {
     let broker = TestBroker::start("admit = \"all\"\npublic_switches = [\"vale0\"]");
     // Another user, on a pipe that loses nothing.
     let program = broker.dir.path().join("e2e-peer");
-    std::fs::copy(env!("CARGO_BIN_EXE_e2e-peer"), &program).unwrap();
+    ringway_e2e::copy_program(Path::new(env!("CARGO_BIN_EXE_e2e-peer")), &program);
     let peer = |args: &[&str]| {
         let mut c = broker.command_at(&program);
         c.args(args).uid(OTHER).gid(OTHER);
