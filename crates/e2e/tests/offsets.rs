@@ -1,7 +1,7 @@
 //! Packets that do not begin at the start of their buffers, through the broker: statuses of options, and network interfaces.
 #![allow(missing_docs)]
 
-use ringway::{Broker, Errno, Interest, NicMode, OpenError, Port, ReqOption};
+use ringway::{Broker, Errno, Interest, NicMode, OpenError, ReqOption};
 use ringway_abi::{
     NETMAP_API, NETMAP_REQ_PORT_INFO_GET, NETMAP_REQ_REGISTER, NR_REG_ALL_NIC, c_name_field, nmreq_header,
     nmreq_opt_offsets, nmreq_port_info_get, nmreq_register,
@@ -9,24 +9,19 @@ use ringway_abi::{
 use ringway_e2e::ns::{MAC_A, MAC_B, Pair};
 use ringway_e2e::{TestBroker, root_or_skip};
 use std::net::UdpSocket;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
-/// From now on this process finds the broker there; one test at a time.
-fn use_socket(socket: &Path) -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: no other thread of this process reads or writes the environment: tests take turns, and helpers are joined.
-    unsafe { std::env::set_var("RINGWAY_SOCKET", socket) };
-    guard
-}
-
-fn ask(nr_reqtype: u16, name: &str, body: &mut [u8], options: &mut [ReqOption]) -> (Option<Errno>, Vec<u32>) {
+fn ask(
+    at: &TestBroker,
+    nr_reqtype: u16,
+    name: &str,
+    body: &mut [u8],
+    options: &mut [ReqOption],
+) -> (Option<Errno>, Vec<u32>) {
     let nr_name = c_name_field(name).expect("a short name");
     let mut header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
-    let broker = Broker::connect().expect("the broker answers");
+    let broker = Broker::at(&at.socket()).expect("the broker answers");
     let errno = match broker.control_with(&mut header, body, options) {
         Ok(()) => None,
         Err(OpenError::Refused { errno, .. }) => Some(errno),
@@ -40,7 +35,7 @@ fn each_option_comes_back_with_its_status() {
     const EOPNOTSUPP: u32 = Errno::EOPNOTSUPP.0 as u32;
     const EINVAL: u32 = Errno::EINVAL.0 as u32;
     let broker = TestBroker::start("");
-    let _turn = use_socket(&broker.socket());
+    let netmap = broker.netmap();
     let offsets = |max| {
         ReqOption::offsets(&nmreq_opt_offsets {
             nro_max_offset: max,
@@ -51,7 +46,7 @@ fn each_option_comes_back_with_its_status() {
     let unknown = || ReqOption { nro_reqtype: 99, ..ReqOption::default() };
     let register = |options: &mut [ReqOption]| {
         let mut req = nmreq_register { nr_mode: NR_REG_ALL_NIC, ..Default::default() };
-        ask(NETMAP_REQ_REGISTER, "vale0:a", req.as_mut_bytes(), options)
+        ask(&broker, NETMAP_REQ_REGISTER, "vale0:a", req.as_mut_bytes(), options)
     };
     assert_eq!(register(&mut [offsets(128)]), (None, vec![0]));
     assert_eq!(register(&mut [offsets(63)]), (Some(Errno::EINVAL), vec![EINVAL]));
@@ -61,12 +56,18 @@ fn each_option_comes_back_with_its_status() {
     assert_eq!(register(&mut many), (Some(Errno::EOPNOTSUPP), vec![EOPNOTSUPP; 120]));
     // Other requests leave what they do not know at that, and succeed.
     let mut info = nmreq_port_info_get::default();
-    let got = ask(NETMAP_REQ_PORT_INFO_GET, "vale0:a", info.as_mut_bytes(), &mut [unknown(), offsets(128)]);
+    let got = ask(
+        &broker,
+        NETMAP_REQ_PORT_INFO_GET,
+        "vale0:a",
+        info.as_mut_bytes(),
+        &mut [unknown(), offsets(128)],
+    );
     assert_eq!(got, (None, vec![EOPNOTSUPP; 2]));
     assert_eq!(info.nr_rx_slots, 1024);
     // And the port as a whole.
-    let mut a = Port::open("vale0:a@offset=64").unwrap();
-    let mut b = Port::builder("vale0:b").offset(0).max_offset(512).open().unwrap();
+    let mut a = netmap.open("vale0:a@offset=64").unwrap();
+    let mut b = netmap.builder("vale0:b").offset(0).max_offset(512).open().unwrap();
     b.tx(0).send(&[0xff; 60]);
     b.txsync().unwrap();
     a.rxsync().unwrap();
@@ -100,12 +101,12 @@ fn interfaces_send_and_receive_at_offsets() {
     }
     let Some(pair) = Pair::new(TEST, 1) else { return };
     let broker = TestBroker::start("");
-    let _turn = use_socket(&broker.socket());
+    let netmap = broker.netmap();
     for mode in [NicMode::Packet, NicMode::Generic, NicMode::Copy] {
         let socket = pair.b.run(|| UdpSocket::bind("10.77.0.2:7000").unwrap());
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let opened =
-            pair.a.run(|| Port::builder("netmap:va").nic_mode(mode).offset(64).max_offset(300).open());
+            pair.a.run(|| netmap.builder("netmap:va").nic_mode(mode).offset(64).max_offset(300).open());
         let mut port = match opened {
             Ok(port) => port,
             Err(e) => {

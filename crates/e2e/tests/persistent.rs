@@ -1,7 +1,7 @@
 //! Persistent switch ports through the broker: interfaces that the system shows, and the broker's life.
 #![allow(missing_docs)]
 
-use ringway::{Broker, Errno, Interest, OpenError, Port};
+use ringway::{Broker, Errno, Interest, OpenError};
 use ringway_abi::{
     NETMAP_API, NETMAP_REQ_VALE_ATTACH, NETMAP_REQ_VALE_DELIF, NETMAP_REQ_VALE_DETACH, NETMAP_REQ_VALE_LIST,
     NETMAP_REQ_VALE_NEWIF, c_name, c_name_field, nmreq_header, nmreq_vale_attach, nmreq_vale_detach,
@@ -12,18 +12,8 @@ use ringway_e2e::{TempDir, TestBroker, programs, root_or_skip};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
-
-/// From now on this process finds the broker there; one test at a time.
-fn use_socket(socket: &Path) -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: no other thread of this process reads or writes the environment: tests take turns, and helpers are joined.
-    unsafe { std::env::set_var("RINGWAY_SOCKET", socket) };
-    guard
-}
 
 fn ask(broker: &Broker, nr_reqtype: u16, name: &str, body: &mut [u8]) -> Result<String, Errno> {
     let nr_name = c_name_field(name).expect("a short name");
@@ -63,10 +53,10 @@ fn the_system_shows_the_interface_and_it_goes_with_the_port_or_the_broker() {
     }
     let Some(ns) = Ns::new(TEST) else { return };
     let mut test_broker = TestBroker::start("");
-    let _turn = use_socket(&test_broker.socket());
+    let (socket, netmap) = (test_broker.socket(), test_broker.netmap());
     let shown = || ns.try_sh("ip link show v0").1;
     ns.run(|| {
-        let broker = Broker::connect().unwrap();
+        let broker = Broker::at(&socket).unwrap();
         assert_eq!(newif(&broker, "v0").unwrap().nr_tx_slots, 1024);
         assert!(shown().contains("v0:"), "{}", shown());
         assert_eq!(newif(&broker, "v0"), Err(Errno::EEXIST));
@@ -74,13 +64,13 @@ fn the_system_shows_the_interface_and_it_goes_with_the_port_or_the_broker() {
         ns.sh("ip link set v0 up");
         ns.sh("ip link set v0 mtu 9000");
         assert!(shown().contains("UP"));
-        let refused = Port::open("netmap:v0").unwrap_err();
+        let refused = netmap.open("netmap:v0").unwrap_err();
         assert!(matches!(refused, OpenError::Refused { errno: Errno::EINVAL, .. }), "{refused}");
         ns.sh("ip link set v0 mtu 1500");
         // It is the switch port that opens, not the interface; by its new name, too.
-        assert_eq!(Port::open("netmap:v0").unwrap().nic_path(), None);
+        assert_eq!(netmap.open("netmap:v0").unwrap().nic_path(), None);
         ns.sh("ip link set v0 down; ip link set v0 name w0; ip link set w0 up");
-        assert_eq!(Port::open("netmap:w0").unwrap().name(), "v0");
+        assert_eq!(netmap.open("netmap:w0").unwrap().name(), "v0");
         ns.sh("ip link set w0 down; ip link set w0 name v0");
 
         let listed = || {
@@ -92,7 +82,7 @@ fn the_system_shows_the_interface_and_it_goes_with_the_port_or_the_broker() {
         assert_eq!(listed(), ("vale1:v0".into(), "persistent".into()));
         let mut at = nmreq_vale_list::default();
         assert_eq!(ask(&broker, NETMAP_REQ_VALE_LIST, "", at.as_mut_bytes()), Ok("vale1:v0".into()));
-        let (mut v, mut a) = (Port::open("netmap:v0").unwrap(), Port::open("vale1:a").unwrap());
+        let (mut v, mut a) = (netmap.open("netmap:v0").unwrap(), netmap.open("vale1:a").unwrap());
         for (from, to) in [(0, 1), (1, 0)] {
             let ports = [&mut v, &mut a];
             ports[from].tx(0).fill(1, |slot| {
@@ -133,7 +123,6 @@ impl Drop for Killed {
 fn a_broker_does_not_end_while_it_keeps_a_persistent_port() {
     let dir = TempDir::new();
     let socket = dir.path().join("sock");
-    let _turn = use_socket(&socket);
     let Some(ns) = Ns::new("a_broker_does_not_end_while_it_keeps_a_persistent_port") else { return };
     let child = Command::new(programs().join("ringway"))
         .args(["broker", "run", "--socket"])
@@ -146,11 +135,11 @@ fn a_broker_does_not_end_while_it_keeps_a_persistent_port() {
     let mut child = Killed(child);
     let mut line = String::new();
     BufReader::new(child.0.stdout.take().expect("piped")).read_line(&mut line).expect("the broker speaks");
-    ns.run(|| newif(&Broker::connect().unwrap(), "v2")).unwrap();
+    ns.run(|| newif(&Broker::at(&socket).unwrap(), "v2")).unwrap();
     // Longer than a broker that nobody uses lives.
     std::thread::sleep(Duration::from_secs(6));
     assert!(child.0.try_wait().unwrap().is_none(), "it ended, and took the port along");
-    ns.run(|| delif(&Broker::connect().unwrap(), "v2")).unwrap();
+    ns.run(|| delif(&Broker::at(&socket).unwrap(), "v2")).unwrap();
     let since = Instant::now();
     assert!(child.0.wait().unwrap().success());
     assert!(since.elapsed() < Duration::from_secs(20));

@@ -106,9 +106,17 @@ impl Broker {
         Self::connect_to(&place::places(euid()))
     }
 
-    /// Connects to the broker whose socket is `at`, starting one there if none answers; None: as [`Broker::connect`].
+    /// Connects to the broker whose socket is at `socket`, starting one there if none answers.
+    ///
+    /// # Errors
+    /// As [`Broker::connect`].
+    pub fn at(socket: &Path) -> Result<Self, OpenError> {
+        Self::connect_to(&[place::named(socket)])
+    }
+
+    /// As [`Broker::at`]; None: as [`Broker::connect`].
     pub(crate) fn connect_at(at: Option<&Path>) -> Result<Self, OpenError> {
-        at.map_or_else(Self::connect, |socket| Self::connect_to(&[place::named(socket)]))
+        at.map_or_else(Self::connect, Self::at)
     }
 
     fn connect_to(places: &[Place]) -> Result<Self, OpenError> {
