@@ -166,15 +166,10 @@ unsafe impl Shared for Counter {}
 
 /// Ports of a switch, at most.
 pub const SWITCH_PORTS: usize = 256;
-/// Sets of the MAC table; each is one cache line.
-pub const MAC_SETS: usize = 1024;
-/// Entries of a set.
+/// Entries of the MAC table.
+pub const MACS: usize = 8192;
+/// Entries of a set of the MAC table: those of one cache line.
 pub const MAC_WAYS: usize = 8;
-
-/// One line of the MAC table.
-#[repr(C, align(64))]
-#[derive(Debug, Default)]
-pub struct MacSet(pub [AtomicU64; MAC_WAYS]);
 
 /// What the members of a switch share.
 #[repr(C, align(64))]
@@ -191,9 +186,11 @@ pub struct SwitchPage {
     pub hdr_lens: [AtomicU32; SWITCH_PORTS],
     /// Bytes of the longest frame that each port takes of a segmented packet (broker writes).
     pub mfs: [AtomicU32; SWITCH_PORTS],
-    /// The MAC table (members write).
-    pub macs: [MacSet; MAC_SETS],
+    /// The MAC table (members write); sets follow one another.
+    pub macs: [AtomicU64; MACS],
 }
+
+const _: () = assert!(std::mem::offset_of!(SwitchPage, macs).is_multiple_of(64));
 
 // SAFETY: atomics only.
 unsafe impl Shared for SwitchPage {}

@@ -29,6 +29,8 @@ const SRC_AHEAD: usize = 12;
 pub(super) const ETH_HEADER_BYTES: u16 = 14;
 /// No address: they have 48 bits.
 const NO_DST: u64 = u64::MAX;
+/// What no entry of the MAC table says: tags are never 0.
+const NO_PLACE: u64 = 0xff;
 /// Flags of a packet of one slot, in a descriptor.
 const ONE_SLOT: u32 = 0x0100 << 16;
 
@@ -211,7 +213,7 @@ impl ValeTx {
                 if len < ETH_HEADER_BYTES {
                     Some(Drop::Short)
                 } else {
-                    if lane.learner.see(w0, w1, word.flags()) {
+                    if lane.learner.see(w0, w1, word.flags()) == Seen::New {
                         lane.last_dst = NO_DST;
                     }
                     let dst = w0 & MAC_MASK;
@@ -386,14 +388,14 @@ fn is_alive(page: &SwitchPage, place: Place) -> bool {
     generation != 0 && tag_of(generation) == place.tag
 }
 
-/// What an entry of the MAC table says (`Place::bits`) of addresses that go to ring `ring` of `peer`; 0, which no entry
-/// says, if those go to another ring.
+/// What an entry of the MAC table says (`Place::bits`) of addresses that go to ring `ring` of `peer`; [`NO_PLACE`] if those go
+/// to another ring.
 fn place_of(peer: &Peer, ring: u16, ring_index: u16) -> u64 {
     let rings = peer.rings.len() as u16;
     if ring_of(ring_index, rings) == ring {
         Place { port: peer.index, tag: tag_of(peer.generation) }.bits()
     } else {
-        0
+        NO_PLACE
     }
 }
 
@@ -482,21 +484,21 @@ impl Lane<'_> {
                 return (i, bytes);
             }
             let Some((w0, w1)) = src.first_words(word.buf_idx()) else { return (i, bytes) };
-            if w0 != last_w0 || u64::from(w1 as u32) != last_w1 {
+            let w1 = u64::from(w1 as u32);
+            if w0 != last_w0 || w1 != last_w1 {
                 let dst = w0 & MAC_MASK;
-                if dst != self.last_dst {
-                    if dst & MAC_GROUP != 0 || mac_table::find(self.learner.page, dst) >> 48 != place {
-                        return (i, bytes);
-                    }
-                    self.last_dst = dst;
-                }
-                if self.learner.see(w0, w1, word.flags()) {
-                    self.last_dst = NO_DST;
+                if !mac_table::is_at(self.learner.page, dst, place) && dst != self.last_dst {
                     return (i, bytes);
                 }
-                // A packet that is not to be learned from leaves no trace here either.
-                if word.flags() & NS_NO_LEARN == 0 {
-                    (last_w0, last_w1) = (w0, u64::from(w1 as u32));
+                (self.last_dst, last_w0, last_w1) = (dst, w0, w1);
+                match self.learner.see(w0, w1, word.flags()) {
+                    Seen::Before => {}
+                    // The same frame may come again in a packet to be learned from.
+                    Seen::Not => last_w1 = u64::MAX,
+                    Seen::New => {
+                        self.last_dst = NO_DST;
+                        return (i, bytes);
+                    }
                 }
             }
             if !src.copy_frame(word.buf_idx(), far, mirror[i].load(Relaxed), len as usize) {
@@ -507,6 +509,17 @@ impl Lane<'_> {
         }
         (count, bytes)
     }
+}
+
+/// What the MAC table makes of a source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It has it already.
+    Before,
+    /// It has it now: a destination looked up before may be this very port's now.
+    New,
+    /// It does not, and is not to learn it.
+    Not,
 }
 
 /// Learns the source addresses of a sync's packets.
@@ -523,23 +536,26 @@ impl<'s> Learner<'s> {
     }
 
     /// Takes the first 16 bytes of a frame. The table is compared for the first packet of each sync and whenever the source changes.
-    /// True if the table has changed: a destination looked up before may be this very port's now.
-    #[inline]
-    pub fn see(&mut self, w0: u64, w1: u64, flags: u16) -> bool {
+    #[inline(always)]
+    pub fn see(&mut self, w0: u64, w1: u64, flags: u16) -> Seen {
         let src = w0 >> 48 | (w1 & 0xffff_ffff) << 16;
-        src != self.last && self.see_new(src, flags)
+        if src != self.last {
+            if !mac_table::is_at(self.page, src, self.place.bits()) {
+                return self.see_new(src, flags);
+            }
+            self.last = src;
+        }
+        Seen::Before
     }
 
-    #[inline]
-    fn see_new(&mut self, src: u64, flags: u16) -> bool {
+    #[cold]
+    fn see_new(&mut self, src: u64, flags: u16) -> Seen {
         if src & MAC_GROUP == 0 && flags & NS_NO_LEARN == 0 {
             self.last = src;
-            if mac_table::find(self.page, src) >> 48 != self.place.bits() {
-                self.learn(src);
-                return true;
-            }
+            self.learn(src);
+            return Seen::New;
         }
-        false
+        Seen::Not
     }
 
     #[cold]

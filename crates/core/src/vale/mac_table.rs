@@ -7,7 +7,8 @@
 //!
 //! Addresses are the first six bytes of a frame in memory order, in the low bits of a word.
 
-use ringway_os::state::{MAC_SETS, MAC_WAYS, MacSet, SwitchPage};
+use ringway_os::state::{MAC_WAYS, MACS, SwitchPage};
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Bits of an address in a word.
@@ -39,36 +40,37 @@ pub fn tag_of(generation: u32) -> u8 {
     (generation % 255) as u8 + 1
 }
 
-/// A multiplicative hash; the top bits are the good ones.
-#[inline]
-fn hash(mac: u64) -> u64 {
-    mac.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-#[inline]
-fn set_of(page: &SwitchPage, mac: u64) -> &MacSet {
-    let set = hash(mac) >> (64 - MAC_SETS.ilog2());
-    &page.macs[set as usize % MAC_SETS]
-}
-
-/// The place in its set where an address is looked for first, and put if it is free: so nearly all look-ups end after one
-/// comparison, and the processor predicts that.
-#[inline]
-fn first_way(mac: u64) -> usize {
-    (hash(mac) >> (64 - MAC_SETS.ilog2() - MAC_WAYS.ilog2())) as usize % MAC_WAYS
-}
-
-/// The entry of `mac`, 0 if there is none. Its upper 16 bits are [`Place::bits`].
+/// The entry where `mac` is looked for first, and put if it is free: so nearly all look-ups end after one comparison, and the
+/// processor predicts that. The line that it lies in is the set of `mac`. A multiplicative hash; its top bits are the good ones.
 #[inline(always)]
-pub(super) fn find(page: &SwitchPage, mac: u64) -> u64 {
-    let set = set_of(page, mac);
-    let e = set.0[first_way(mac)].load(Relaxed);
-    if e & MAC_MASK == mac && e != 0 { e } else { find_elsewhere(set, mac) }
+fn first(mac: u64) -> usize {
+    (mac.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - MACS.ilog2())) as usize
+}
+
+/// The set of `mac`, and where in it `mac` is looked for first.
+#[inline]
+fn set_of(page: &SwitchPage, mac: u64) -> (&[AtomicU64], usize) {
+    let first = first(mac);
+    let (at, way) = (first / MAC_WAYS * MAC_WAYS, first % MAC_WAYS);
+    (&page.macs[at..at + MAC_WAYS], way)
+}
+
+/// Whether `mac` was last seen at the place whose [`Place::bits`] are given; false for bits that no entry has.
+#[inline(always)]
+pub(super) fn is_at(page: &SwitchPage, mac: u64, place: u64) -> bool {
+    let entry = mac | place << 48;
+    page.macs[first(mac)].load(Relaxed) == entry || is_elsewhere(page, entry)
 }
 
 #[inline(never)]
-fn find_elsewhere(set: &MacSet, mac: u64) -> u64 {
-    set.0.iter().map(|e| e.load(Relaxed)).find(|e| e & MAC_MASK == mac && *e != 0).unwrap_or(0)
+fn is_elsewhere(page: &SwitchPage, entry: u64) -> bool {
+    find(page, entry & MAC_MASK) == entry
+}
+
+/// The entry of `mac`, 0 if there is none.
+fn find(page: &SwitchPage, mac: u64) -> u64 {
+    let is_it = |e: &u64| e & MAC_MASK == mac && *e != 0;
+    set_of(page, mac).0.iter().map(|e| e.load(Relaxed)).find(is_it).unwrap_or(0)
 }
 
 /// Where `mac` was last seen. The entry may be that of a port that has left: compare its tag.
@@ -81,13 +83,11 @@ pub fn lookup(page: &SwitchPage, mac: u64) -> Option<Place> {
 
 /// Remembers that `mac` was seen at `place`. `alive` tells whether an entry's port still exists.
 pub fn learn(page: &SwitchPage, mac: u64, place: Place, alive: impl Fn(Place) -> bool) {
-    let set = set_of(page, mac);
+    let (set, first) = set_of(page, mac);
     let entry = mac | place.bits() << 48;
     let mut free = None;
     let mut found = false;
-    let first = first_way(mac);
-    for i in (0..MAC_WAYS).map(|i| (first + i) % MAC_WAYS) {
-        let e = &set.0[i];
+    for (i, e) in set.iter().enumerate().cycle().skip(first).take(MAC_WAYS) {
         let old = e.load(Relaxed);
         if old != 0 && old & MAC_MASK == mac {
             // Two senders may have inserted one address at once: keep the first entry only.
@@ -104,13 +104,13 @@ pub fn learn(page: &SwitchPage, mac: u64, place: Place, alive: impl Fn(Place) ->
     }
     if !found {
         let victim = free.unwrap_or((mac.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 61) as usize);
-        set.0[victim % set.0.len()].store(entry, Relaxed);
+        set[victim % MAC_WAYS].store(entry, Relaxed);
     }
 }
 
 /// Forgets every address of a port.
 pub fn forget(page: &SwitchPage, port: u8) {
-    for entry in page.macs.iter().flat_map(|set| &set.0) {
+    for entry in &page.macs {
         let e = entry.load(Relaxed);
         if e != 0 && (e >> 48) as u8 == port {
             entry.store(0, Relaxed);
@@ -122,7 +122,7 @@ pub fn forget(page: &SwitchPage, port: u8) {
 #[must_use]
 pub fn count(page: &SwitchPage, port: u8) -> usize {
     let is_ours = |e: u64| e != 0 && (e >> 48) as u8 == port;
-    page.macs.iter().flat_map(|set| &set.0).filter(|e| is_ours(e.load(Relaxed))).count()
+    page.macs.iter().filter(|e| is_ours(e.load(Relaxed))).count()
 }
 
 #[cfg(test)]
@@ -176,9 +176,12 @@ mod tests {
     fn a_full_set_gives_up_the_dead_first() {
         let page = page();
         // Addresses that share a set, found by trying.
-        let first = set_of(&page, 2) as *const MacSet;
-        let same: Vec<u64> =
-            (1..).map(|i| i * 2).filter(|m| std::ptr::eq(set_of(&page, *m), first)).take(9).collect();
+        let set = set_of(&page, 2).0.as_ptr();
+        let same: Vec<u64> = (1..)
+            .map(|i| i * 2)
+            .filter(|m| std::ptr::eq(set_of(&page, *m).0.as_ptr(), set))
+            .take(9)
+            .collect();
         for (i, mac) in same[..8].iter().enumerate() {
             learn(&page, *mac, Place { port: i as u8, tag: 1 }, ALIVE);
         }
