@@ -52,12 +52,15 @@ impl<'c> Laps<'c> {
     fn cut(&mut self, phase: u64, packets: u64) -> bool {
         let now = Part { packets, cpu: thread_cpu_nanos(), wall: monotonic_nanos() };
         if self.phase > 0 {
+            // Slices that this side slept through are empty, and the next one has what was done in them.
+            self.parts.resize(phase.saturating_sub(2) as usize, Part::default());
             self.parts.push(Part {
                 packets: packets - self.from.packets,
                 cpu: now.cpu - self.from.cpu,
                 wall: now.wall - self.from.wall,
             });
         }
+        self.parts.resize(phase.saturating_sub(1) as usize, Part::default());
         self.from = now;
         self.phase = phase;
         self.parts.len() >= slices()
