@@ -80,7 +80,8 @@ impl PortBuilder {
         self.tx_rings(rings).rx_rings(rings)
     }
 
-    /// Slots wanted in each TX ring, if the port is made by this open. One slot always stays with the engine.
+    /// Slots wanted in each TX ring, if the port is made by this open; 0: as many as such a port has by default. One slot always stays
+    /// with the engine.
     pub fn tx_slots(mut self, slots: u32) -> Self {
         self.tx_slots = Some(slots);
         self

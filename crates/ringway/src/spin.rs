@@ -61,6 +61,10 @@ impl Spinner {
             self.resting -= 1;
             return moved();
         }
+        // Packets at long intervals: no look, and no yields, which would put us behind the sender when it wakes us.
+        if self.spin_nanos == 0 {
+            return moved();
+        }
         if together {
             return self.take_turns(moved, now, deadline);
         }

@@ -63,6 +63,8 @@ pub struct Case {
     pub len: u16,
     /// Packets that the sender hands over at a time, at most; the receiver takes what is there.
     pub batch: u32,
+    /// Slots of each ring; 0: as many as a port has by default.
+    pub slots: u32,
     /// The sender writes every payload and the receiver reads it; else neither does.
     pub touch: bool,
     pub ports: Ports,
@@ -82,6 +84,7 @@ pub fn cases() -> Vec<Case> {
         place: Place::Two,
         len: 60,
         batch: 256,
+        slots: 0,
         touch: false,
         ports: Ports::Two,
         macs: (0, 0),
@@ -106,6 +109,15 @@ pub fn cases() -> Vec<Case> {
                 all.push(Case { link, place, len, batch, ..base });
             }
             all.push(Case { link, place, len, touch: true, ..base });
+        }
+    }
+
+    // Larger rings: fewer changes between processes that share a processor.
+    for link in [Link::Pipe, Link::Vale] {
+        for place in [Place::Two, Place::One] {
+            for batch in [256, 1024] {
+                all.push(Case { link, place, batch, slots: 4096, ..base });
+            }
         }
     }
 
@@ -144,6 +156,9 @@ impl Case {
         let mut s = format!("{link} {}", format!("{:?}", self.place).to_lowercase());
         if self.batch > 0 {
             s += &format!(" {}b b{}", self.len, self.batch);
+        }
+        if self.slots > 0 {
+            s += &format!(" s{}", self.slots);
         }
         if self.touch {
             s += " touch";

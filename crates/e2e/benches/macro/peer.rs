@@ -4,7 +4,7 @@
 
 use crate::cases::{Case, Link, Place, Waiting, cases};
 use crate::control::{Control, Laps};
-use crate::traffic::{Sender, announce, take, wait};
+use crate::traffic::{Sender, announce, header, mac, take, wait};
 use crate::veth;
 use crate::yardstick::{PAUSE, pin};
 use ringway::{Interest, Netmap, Port};
@@ -55,12 +55,14 @@ fn play(role: &str, args: &[String]) -> Outcome {
         "open" => open_twice(args, &control),
         "single-tx" => single_tx(args, &control),
         "single-rx" => single_rx(args, &control),
+        "waker" => waker(args, &control),
+        "sleeper" => sleeper(args, &control),
         other => veth::play(other, args, &control),
     }
 }
 
-fn open_all(names: &[String]) -> Result<Vec<Port>, ringway::OpenError> {
-    names.iter().map(|name| Port::open(name)).collect()
+fn open_all(names: &[String], slots: u32) -> Result<Vec<Port>, ringway::OpenError> {
+    names.iter().map(|name| Port::builder(name).slots(slots).open()).collect()
 }
 
 fn lost(ports: &[Port]) -> u64 {
@@ -69,7 +71,7 @@ fn lost(ports: &[Port]) -> u64 {
 
 fn send(case: &Case, control: &Control) -> Outcome {
     pin(case.place, false);
-    let mut ports = open_all(&case.port_names().0)?;
+    let mut ports = open_all(&case.port_names().0, case.slots)?;
     let mut senders: Vec<_> = (0..).zip(&mut ports).map(|(i, p)| Sender::new(case, p, i)).collect();
     // Every page that packets lie in is touched before the clock runs.
     for (port, sender) in ports.iter_mut().zip(&mut senders) {
@@ -97,7 +99,7 @@ fn send(case: &Case, control: &Control) -> Outcome {
 
 fn receive(case: &Case, control: &Control) -> Outcome {
     pin(case.place, true);
-    let mut ports = open_all(&case.port_names().1)?;
+    let mut ports = open_all(&case.port_names().1, case.slots)?;
     if case.link != Link::Pipe {
         for (i, port) in (0..).zip(&mut ports) {
             announce(port, i..i + case.macs.0.max(1))?;
@@ -172,7 +174,7 @@ fn null(control: &Control) -> Outcome {
 
 /// Holds ports, and does nothing.
 fn hold(names: &[String], control: &Control) -> Outcome {
-    let ports = open_all(names)?;
+    let ports = open_all(names, 0)?;
     control.say_ready(HOLDER);
     while !control.is_over() {
         std::thread::sleep(NAP);
@@ -208,9 +210,9 @@ fn single_tx(args: &[String], control: &Control) -> Outcome {
         let mut tx = port.tx(0);
         if let Some(slot) = tx.slot(0) {
             let payload = slot.payload();
-            // To everybody, from 02:00:00:00:00:00, of a type for experiments.
-            payload.store_u64(0, 0x0002_ffff_ffff_ffff);
-            payload.store_u64(8, 0xb588 << 32);
+            let (first, second) = header(mac(1, 0), mac(0, 0));
+            payload.store_u64(0, first);
+            payload.store_u64(8, second);
             payload.store_u64(16, monotonic_nanos());
             slot.set(60, 0);
         }
@@ -225,6 +227,9 @@ fn single_rx(args: &[String], control: &Control) -> Outcome {
     pin(place(args.get(1)), true);
     let count: usize = args.get(2).ok_or("how many")?.parse()?;
     let mut port = Port::open(&args[0])?;
+    if !args[0].contains('}') {
+        announce(&mut port, 0..1)?;
+    }
     control.say_ready(RX);
     let mut samples = vec![];
     while samples.len() < count {
@@ -234,6 +239,35 @@ fn single_rx(args: &[String], control: &Control) -> Outcome {
             samples.push(now.saturating_sub(slot.payload().load_u64(16).unwrap_or(0)));
             true
         });
+    }
+    control.put_samples(&samples);
+    control.say_done(RX);
+    Ok(())
+}
+
+/// Writes to the eventfd that is its standard output from time to time: what it adds is the time. `PLACE`.
+fn waker(args: &[String], control: &Control) -> Outcome {
+    pin(place(args.first()), false);
+    let bell = std::io::stdout();
+    while !control.is_over() {
+        std::thread::sleep(PAUSE);
+        rustix::io::write(&bell, &monotonic_nanos().to_ne_bytes())?;
+    }
+    Ok(())
+}
+
+/// Sleeps in a read of that eventfd, and says how long ago it was written to; so many times. `PLACE COUNT`.
+fn sleeper(args: &[String], control: &Control) -> Outcome {
+    pin(place(args.first()), true);
+    let count: usize = args.get(1).ok_or("how many")?.parse()?;
+    let bell = std::io::stdout();
+    let mut samples = vec![];
+    control.say_ready(RX);
+    while samples.len() < count {
+        let mut value = [0; 8];
+        rustix::io::read(&bell, &mut value)?;
+        // Two writes at once add up to a time far ahead.
+        samples.extend(monotonic_nanos().checked_sub(u64::from_ne_bytes(value)));
     }
     control.put_samples(&samples);
     control.say_done(RX);

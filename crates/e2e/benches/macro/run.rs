@@ -31,10 +31,21 @@ impl Process {
         args: &[&str],
         uid: Option<u32>,
     ) -> Result<Self, Failed> {
+        Self::start_with(control, role, netns, args, uid, Stdio::inherit())
+    }
+
+    fn start_with(
+        control: &Control,
+        role: &str,
+        netns: &str,
+        args: &[&str],
+        uid: Option<u32>,
+        stdout: Stdio,
+    ) -> Result<Self, Failed> {
         let exe = std::env::current_exe().map_err(|e| e.to_string())?;
         let fd = control.fd().map_err(|e| e.to_string())?;
         let mut command = Command::new(exe);
-        command.args(["--peer", role, netns]).args(args).stdin(Stdio::from(fd));
+        command.args(["--peer", role, netns]).args(args).stdin(Stdio::from(fd)).stdout(stdout);
         if let Some(uid) = uid {
             command.uid(uid).gid(uid);
         }
@@ -260,5 +271,24 @@ pub fn single(from: &str, to: &str, place: Place, count: usize) -> Result<Vec<u6
     control.begin(1, 1);
     tx.finish()?;
     rx.finish()?;
+    Ok(control.samples())
+}
+
+/// Ages of `count` writes to an eventfd in whose `read` another process sleeps, in nanoseconds.
+pub fn wake_ups(place: Place, count: usize) -> Result<Vec<u64>, Failed> {
+    let control = Control::create().map_err(|e| e.to_string())?;
+    let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).map_err(|e| e.to_string())?;
+    let word = format!("{place:?}").to_lowercase();
+    let start = |role, args: &[&str]| {
+        let bell = bell.try_clone().map_err(|e| e.to_string())?;
+        Process::start_with(&control, role, "-", args, None, Stdio::from(bell))
+    };
+    let mut sleeper = start("sleeper", &[&word, &count.to_string()])?;
+    sleeper.wait_until(|| control.is_ready(RX))?;
+    let mut waker = start("waker", &[&word])?;
+    sleeper.wait_until(|| control.is_done(RX))?;
+    control.begin(1, 1);
+    waker.finish()?;
+    sleeper.finish()?;
     Ok(control.samples())
 }

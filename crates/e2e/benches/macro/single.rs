@@ -1,9 +1,9 @@
 //! One frame now and then to a receiver that sleeps: how old it is when the program has it, beside a bare wake-up.
 
 use crate::cases::{PUBLIC_SWITCH, Place, matches};
-use crate::run::{Failed, single};
+use crate::run::{Failed, single, wake_ups};
 use crate::stats::{digits, env, percentile};
-use crate::yardstick::{line, processors, wake_ups};
+use crate::yardstick::{line, processors};
 use ringway_e2e::root_or_skip;
 
 /// Names of the case and of the ports, place, wake-ups that it takes.
@@ -87,7 +87,7 @@ fn ages(case: &SingleCase, count: usize) -> Result<(f64, Vec<u64>, Vec<u64>), Fa
     let line = if processors().1.is_some() { line() } else { f64::NAN };
     let (mut frames, mut bare) = (vec![], vec![]);
     for _ in 0..TURNS {
-        bare.extend(wake_ups(case.place, count / TURNS));
+        bare.extend(wake_ups(case.place, count / TURNS)?);
         frames.extend(single(&case.from, &case.to, case.place, count / TURNS)?);
     }
     Ok((line, frames, bare))

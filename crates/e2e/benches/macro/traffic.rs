@@ -12,12 +12,12 @@ const PATIENCE: Duration = Duration::from_millis(10);
 const ROOM: u32 = 256;
 
 /// Address `i` of the sender (0) or the receiver (1), in memory order.
-fn mac(side: u8, i: u32) -> u64 {
+pub fn mac(side: u8, i: u32) -> u64 {
     0x02 | u64::from(side) << 8 | u64::from(i.swap_bytes()) << 16
 }
 
 /// The two words in which a frame's addresses and type (one for experiments, RFC 5342) lie.
-fn header(dst: u64, src: u64) -> (u64, u64) {
+pub fn header(dst: u64, src: u64) -> (u64, u64) {
     (dst | src << 48, src >> 16 | 0xb588 << 32)
 }
 

@@ -1,6 +1,7 @@
 //! What the machine itself gives, measured in the same run: no port of Ringway is involved.
 
 use crate::cases::Place;
+use crate::run::wake_ups;
 use crate::stats::{Spread, spread};
 use ringway_os::bytes::Bufs;
 use ringway_os::mem::Map;
@@ -192,38 +193,11 @@ pub fn null_call() -> f64 {
 /// How long a sender of single frames sleeps between two: the receiver is asleep again then.
 pub const PAUSE: Duration = Duration::from_micros(250);
 
-/// Writes to an eventfd in whose `read` another thread sleeps: nanoseconds until that runs, one by one. A semaphore: a reader that is
-/// late finds every write.
-pub fn wake_ups(place: Place, count: usize) -> Vec<u64> {
-    let fd = rustix::event::eventfd(0, rustix::event::EventfdFlags::SEMAPHORE).expect("an eventfd");
-    let stamp = Line::default();
-    std::thread::scope(|scope| {
-        let sleeper = scope.spawn(|| {
-            pin(place, true);
-            let mut samples = vec![];
-            while samples.len() < count {
-                let mut value = [0; 8];
-                rustix::io::read(&fd, &mut value).expect("it is rung");
-                samples.push(monotonic_nanos() - stamp.0.load(Acquire));
-            }
-            samples
-        });
-        scope.spawn(|| {
-            pin(place, false);
-            for _ in 0..count {
-                std::thread::sleep(PAUSE);
-                stamp.0.store(monotonic_nanos(), Release);
-                rustix::io::write(&fd, &1u64.to_ne_bytes()).expect("it rings");
-            }
-        });
-        sleeper.join().expect("it sleeps")
-    })
-}
-
 /// The yardsticks that concern no single row.
 pub fn print_all() {
     let median = |place| -> Spread {
-        let mut values: Vec<f64> = wake_ups(place, 500).into_iter().map(|n| n as f64 / 1e3).collect();
+        let mut values: Vec<f64> =
+            wake_ups(place, 500).expect("processes start").into_iter().map(|n| n as f64 / 1e3).collect();
         spread(&mut values)
     };
     println!(

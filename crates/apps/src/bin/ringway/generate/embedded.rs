@@ -14,7 +14,8 @@ pub fn run(args: &GenArgs) -> Result<Summary, Failure> {
         return Err(Failure::new("--embedded runs one thread as fast as it can: no --threads, no --rate"));
     }
     let netmap = Netmap::embedded();
-    let (mut a, mut b) = (netmap.open(&args.a)?, netmap.open(&args.b)?);
+    let open = |name| netmap.builder(name).slots(args.slots).open();
+    let (mut a, mut b) = (open(&args.a)?, open(&args.b)?);
     let (mut sender, mut got) = (Sender::new(args)?, Got::new(args)?);
     let (cpu, wall) = (process_cpu_nanos(), monotonic_nanos());
     let end = wall + (args.duration * 1e9) as u64;

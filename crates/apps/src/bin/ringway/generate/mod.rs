@@ -64,6 +64,9 @@ pub struct GenArgs {
     /// Packets handed over at a time, at most
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
+    /// Slots of each ring (default: as many as such a port has)
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=16384))]
+    slots: u32,
     /// Write every payload when sending, read it when receiving
     #[arg(long)]
     touch: bool,

@@ -138,7 +138,7 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
     let netmap = Netmap::broker();
     let mut parts = vec![];
     for i in 0..args.threads {
-        let mut port = open(&netmap, &args.b, i, args.threads)?;
+        let mut port = open(&netmap, &args.b, i, args)?;
         if i == 0 && port.name().starts_with("vale") {
             announce(&mut port)?;
         }

@@ -131,9 +131,10 @@ impl Sender {
     }
 }
 
-/// Opens ring `i` of `n` of a port.
-pub fn open(netmap: &Netmap, name: &str, i: u16, n: u16) -> Result<Port, Failure> {
-    let builder = netmap.builder(name);
+/// Opens ring `i` of a port that has one for each thread.
+pub fn open(netmap: &Netmap, name: &str, i: u16, args: &GenArgs) -> Result<Port, Failure> {
+    let n = args.threads;
+    let builder = netmap.builder(name).slots(args.slots);
     let builder = if n > 1 { builder.rings(n).ring(i) } else { builder };
     Ok(builder.open()?)
 }
@@ -152,7 +153,7 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
     let netmap = Netmap::broker();
     let mut parts = vec![];
     for i in 0..args.threads {
-        parts.push((open(&netmap, &args.a, i, args.threads)?, Sender::new(args)?, AtomicU64::new(0)));
+        parts.push((open(&netmap, &args.a, i, args)?, Sender::new(args)?, AtomicU64::new(0)));
     }
     let before: Vec<_> = parts.iter().map(|(port, ..)| port.counters().tx).collect();
     Message::Ready.say();
