@@ -119,7 +119,12 @@ impl Port {
         if !self.waiter.lent.is_for(me, Interest::BOTH) {
             self.waiter.lent = Watch::new(&self.bound, me, Interest::BOTH)?;
         }
+        self.waiter.lent.leave_device(&self.bound);
+        if self.waiter.lent.has_device() && !self.look(interest, 1).result()?.is_empty() {
+            return Ok(true);
+        }
         // First the old edges, so that later ones show.
+        self.waiter.lent.watch_device(&self.bound)?;
         self.waiter.lent.take(&self.bound, &mut self.waiter.events, Some(Duration::ZERO))?;
         if !self.look(interest, 1).result()?.is_empty() {
             return Ok(true);

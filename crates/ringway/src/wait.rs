@@ -15,6 +15,7 @@ use std::io;
 use std::ops::BitOr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -103,6 +104,9 @@ pub(crate) struct Watch {
     of: u32,
     interest: Interest,
     epoll: Epoll,
+    /// Whether it watches the sockets of interfaces, if there are any. The kernel calls a watcher for each frame that it has sent, which
+    /// costs a tenth of a microsecond, so only those who sleep watch.
+    device: Option<AtomicBool>,
 }
 
 impl Watch {
@@ -119,12 +123,35 @@ impl Watch {
         if let Some(fd) = bound.link.hangup_fd() {
             epoll.add(fd, HANGUP, edge | EventFlags::RDHUP)?;
         }
-        for (dir, events) in [(Dir::Rx, edge), (Dir::Tx, EventFlags::OUT | EventFlags::ET)] {
-            for ring in bound.end.bound(dir).iter().filter(|_| interest.has(dir)) {
-                ring.with_wake_fd(|fd| add_device(&epoll, fd, events)).transpose()?;
+        let has_device = device_rings(bound, interest).any(|(_, ring)| ring.with_wake_fd(|_| ()).is_some());
+        Ok(Watch { of, interest, epoll, device: has_device.then(AtomicBool::default) })
+    }
+
+    /// Whether there are sockets of interfaces.
+    pub fn has_device(&self) -> bool {
+        self.device.is_some()
+    }
+
+    /// From now on sockets of interfaces wake us, too. True if that is new: what they say at first are old edges, to be taken away before a look.
+    pub fn watch_device(&self, bound: &Bound) -> io::Result<bool> {
+        if self.device.as_ref().is_none_or(|on| on.swap(true, Relaxed)) {
+            return Ok(false);
+        }
+        for (dir, ring) in device_rings(bound, self.interest) {
+            let events = if dir == Dir::Rx { EventFlags::IN } else { EventFlags::OUT };
+            ring.with_wake_fd(|fd| add_device(&self.epoll, fd, events | EventFlags::ET)).transpose()?;
+        }
+        Ok(true)
+    }
+
+    /// The other way.
+    pub fn leave_device(&self, bound: &Bound) {
+        if self.device.as_ref().is_some_and(|on| on.swap(false, Relaxed)) {
+            for (_, ring) in device_rings(bound, self.interest) {
+                // Both rings of a pair may name one socket: it is gone the second time.
+                ring.with_wake_fd(|fd| self.epoll.remove(fd).ok());
             }
         }
-        Ok(Watch { of, interest, epoll })
     }
 
     pub fn is_for(&self, me: u32, interest: Interest) -> bool {
@@ -150,6 +177,12 @@ impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
+}
+
+/// Rings of interest that may have a socket.
+fn device_rings(bound: &Bound, interest: Interest) -> impl Iterator<Item = (Dir, &EndRing)> {
+    let of = |dir| bound.end.bound(dir).iter().map(move |ring| (dir, ring));
+    of(Dir::Rx).chain(of(Dir::Tx)).filter(move |(dir, _)| interest.has(*dir))
 }
 
 /// Watches the socket of a queue. Both rings of a pair may name one.
@@ -225,6 +258,14 @@ impl Bound {
     /// Waits after a first look in vain.
     #[cold]
     pub(crate) fn wait_slow(&self, kit: &mut Kit, wish: Wish) -> Waited {
+        let waited = self.wait_until_ready(kit, wish);
+        if let Some(watch) = &kit.watch {
+            watch.leave_device(self);
+        }
+        waited
+    }
+
+    fn wait_until_ready(&self, kit: &mut Kit, wish: Wish) -> Waited {
         let Wish { interest, min, timeout, .. } = wish;
         if timeout == Some(Duration::ZERO) {
             return Waited::Over(Looked { ready: self.readiness(interest, 1), error: None });
@@ -236,6 +277,12 @@ impl Bound {
         let mut futile = 0;
         loop {
             let found = self.look_on(&mut kit.spinner, interest, min, now, deadline);
+            if !found {
+                let looked = self.watch_device(kit, wish).unwrap_or_else(Looked::failed);
+                if !looked.is_empty() {
+                    return Waited::Over(looked);
+                }
+            }
             if found || self.announce(interest, min) {
                 // The far side moved; but another thread of ours may be syncing, or a hostile one may lie.
                 futile += 1;
@@ -266,6 +313,16 @@ impl Bound {
                 return Waited::Over(Looked { ready: self.readiness(interest, 1), error: None });
             }
         }
+    }
+
+    /// Before a sleep. What is ready, if it had to look again.
+    fn watch_device(&self, kit: &mut Kit, wish: Wish) -> Result<Looked, SyncError> {
+        let watch = kit.watch(self, wish.watch)?.clone();
+        if !watch.watch_device(self)? {
+            return Ok(Looked::default());
+        }
+        watch.take(self, &mut kit.events, Some(Duration::ZERO))?;
+        Ok(self.look(wish.interest, wish.min))
     }
 
     /// Waits a little without sleeping. True if a ring of interest moved.

@@ -78,6 +78,7 @@ impl Bound {
     pub fn sleeper(&self, events: i16) -> Result<Sleeper<'_>, SyncError> {
         let mut kit = self.kit(interest(events));
         let watch = kit.watch(self, interest(events))?.clone();
+        watch.watch_device(self)?;
         Ok(Sleeper { bound: self, events, watch, kit })
     }
 }
@@ -132,6 +133,7 @@ impl AsFd for Sleeper<'_> {
 
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
+        self.watch.leave_device(self.bound);
         self.bound.keep(std::mem::take(&mut self.kit));
     }
 }
