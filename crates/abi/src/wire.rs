@@ -14,6 +14,7 @@
 //! | LIST, STATUS, AUDIT | | reply | | memfd with JSON |
 //! | TUNE | [`Tune`] | reply | [`Tuned`] entries | |
 //! | STOP | | reply | | |
+//! | MEMORY | | reply | | the file in which all regions of the asking user lie (for the helper that serves the device file) |
 //!
 //! Options are [`Opt`]s, each with its body behind it: the list in the client's memory was walked by the library. A request
 //! with options that fails is answered with [`Kind::Refused`]: [`Controlled`] without a body, the options with their statuses, and then the text.
@@ -40,6 +41,10 @@ pub const MAX_OPTION_BYTES: usize = 6144;
 /// Bytes of a port's name in a grant.
 pub const NAME_BYTES: usize = 80;
 
+/// An ioctl of the device file, beside netmap's: the number of a SEQPACKET socket of the caller, on which the helper sends the connection of
+/// the bound descriptor. Whoever has it may JOIN, and sync the rings himself.
+pub const RINGWAY_LEND: u32 = crate::request::_IOWR(b'i', 200, 4);
+
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -62,6 +67,8 @@ pub enum Kind {
     Stop = 8,
     /// Who owns each buffer, and which locks are held.
     Audit = 9,
+    /// The file of the user's regions.
+    Memory = 10,
     /// Answer to any of these.
     Reply = 100,
     /// Answer to a CONTROL with options that failed.
@@ -81,6 +88,7 @@ impl Kind {
             7 => Kind::Tune,
             8 => Kind::Stop,
             9 => Kind::Audit,
+            10 => Kind::Memory,
             100 => Kind::Reply,
             101 => Kind::Refused,
             _ => return None,
@@ -244,6 +252,8 @@ pub struct Grant {
     pub pools: [Pool; 3],
     /// Bytes of the region.
     pub memsize: u64,
+    /// Where it begins in its file; 0: it is the whole file.
+    pub region_ofs: u64,
     /// Offset of the interface record.
     pub if_ofs: u64,
     /// `NR_*` of the request.
@@ -294,6 +304,8 @@ pub struct Peer {
     pub pools: [Pool; 3],
     /// Bytes of the region.
     pub memsize: u64,
+    /// Where it begins in its file; 0: it is the whole file.
+    pub region_ofs: u64,
 }
 
 /// Why bytes are no message.

@@ -117,6 +117,7 @@ pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
         geometry: geometry_out(&g.geometry),
         pools: pools_out(&g.layout),
         memsize: g.layout.memsize,
+        region_ofs: g.region.memfd.ofs() as u64,
         if_ofs: g.if_ofs,
         nr_flags: g.nr_flags,
         extra_bufs: g.extra_bufs,
@@ -174,6 +175,17 @@ impl Fds {
         Memfd::adopt(fd).and_then(Shm::from_memfd).map_err(HandoverError::Map)
     }
 
+    /// A region: the file, or the part of it that the grant means.
+    fn region(&mut self, ofs: u64, memsize: u64) -> Result<Shm, HandoverError> {
+        if ofs == 0 {
+            return self.shm();
+        }
+        let fd = self.0.next().ok_or(HandoverError::Fds)?;
+        let ofs = usize::try_from(ofs).map_err(|_| HandoverError::Field("region_ofs"))?;
+        let len = usize::try_from(memsize).map_err(|_| HandoverError::Field("memsize"))?;
+        Memfd::adopt_window(fd, ofs, len).and_then(Shm::from_memfd).map_err(HandoverError::Map)
+    }
+
     fn bell(&mut self) -> Result<Arc<Doorbell>, HandoverError> {
         self.0.next().map(|fd| Arc::new(Doorbell::adopt(fd))).ok_or(HandoverError::Fds)
     }
@@ -191,7 +203,7 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
     let tx = BoundRings { first: w.first[0], offsets: offsets(w.bound[0])? };
     let rx = BoundRings { first: w.first[1], offsets: offsets(w.bound[1])? };
     let mut fds = Fds(fds.into_iter());
-    let (region, state) = (fds.shm()?, fds.shm()?);
+    let (region, state) = (fds.region(w.region_ofs, w.memsize)?, fds.shm()?);
     let (rx_bell, tx_bell) = (fds.bell()?, fds.bell()?);
     let notice = fds.0.next().map(|fd| Arc::new(LentBell::adopt(fd))).ok_or(HandoverError::Fds)?;
     let worker_bell = fds.bell()?;
@@ -276,6 +288,7 @@ pub fn peer_out(p: &PeerGrant) -> (Vec<u8>, [BorrowedFd<'_>; 3]) {
         geometry: geometry_out(&p.geometry),
         pools: pools_out(&p.layout),
         memsize: p.layout.memsize,
+        region_ofs: p.region.memfd.ofs() as u64,
     };
     (fixed.as_bytes().to_vec(), [p.region.memfd.as_fd(), p.state.memfd.as_fd(), p.rx_bell.as_fd()])
 }
@@ -292,7 +305,7 @@ pub fn peer_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<PeerGrant, Handove
         generation: w.generation,
         geometry: geometry_in(&w.geometry)?,
         layout: pools_in(&w.pools, w.memsize),
-        region: fds.shm()?,
+        region: fds.region(w.region_ofs, w.memsize)?,
         state: fds.shm()?,
         rx_bell: fds.bell()?,
     })

@@ -165,7 +165,14 @@ impl Region {
     /// # Errors
     /// EMFILE, ENOMEM.
     pub fn create(name: &str, layout: RegionLayout, private: bool) -> io::Result<Self> {
-        let shm = Shm::create(name, layout.memsize as usize)?;
+        Self::over(Shm::create(name, layout.memsize as usize)?, layout, private)
+    }
+
+    /// As [`Region::create`], in memory that is there, all zeros.
+    ///
+    /// # Errors
+    /// EINVAL if the layout does not fit it.
+    pub fn over(shm: Shm, layout: RegionLayout, private: bool) -> io::Result<Self> {
         let bufs = region_bufs(&shm.map, &layout).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Region {
             if_books: Books::new(layout.ifs.objtotal, 0),

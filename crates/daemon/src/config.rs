@@ -12,6 +12,9 @@
 //! ports = 500
 //! [interfaces]
 //! users = [1000]                 # who may open network interfaces: as `admit`
+//! [device]                       # a real /dev/netmap
+//! group = "netmap"
+//! mode = "0660"
 //! ```
 
 use ringway_core::control::{InterfaceUsers, Tunables};
@@ -87,6 +90,89 @@ impl Default for Limits {
     }
 }
 
+/// The device file. Without this section there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeviceConfig {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its owner: name or number.
+    pub owner: Account,
+    /// Its group: name or number.
+    pub group: Account,
+    /// Its mode, in octal digits.
+    pub mode: String,
+    /// Open descriptors of one user, at most: each has a thread in the helper.
+    pub descriptors: usize,
+}
+
+impl Default for DeviceConfig {
+    fn default() -> Self {
+        DeviceConfig {
+            path: "/dev/netmap".into(),
+            owner: Account::Number(0),
+            group: Account::Number(0),
+            mode: "0600".into(),
+            descriptors: 256,
+        }
+    }
+}
+
+impl DeviceConfig {
+    /// Number of the owner.
+    ///
+    /// # Errors
+    /// A line for people.
+    pub fn owner_number(&self) -> Result<u32, String> {
+        self.owner.number("/etc/passwd")
+    }
+
+    /// Number of the group.
+    ///
+    /// # Errors
+    /// A line for people.
+    pub fn group_number(&self) -> Result<u32, String> {
+        self.group.number("/etc/group")
+    }
+
+    /// The mode as a number.
+    ///
+    /// # Errors
+    /// A line for people.
+    pub fn mode_number(&self) -> Result<u16, String> {
+        let mode = u16::from_str_radix(&self.mode, 8).ok().filter(|m| m & !0o666 == 0);
+        mode.ok_or_else(|| {
+            format!("device.mode is \"{}\": give read and write bits in octal, like \"0660\"", self.mode)
+        })
+    }
+}
+
+/// A user or a group.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Account {
+    /// By number.
+    Number(u32),
+    /// By name.
+    Name(String),
+}
+
+impl Account {
+    /// Its number; a name is looked up in `file`, of whose lines it is the first field and the number the third.
+    fn number(&self, file: &str) -> Result<u32, String> {
+        let name = match self {
+            Account::Number(number) => return Ok(*number),
+            Account::Name(name) => name,
+        };
+        let text = std::fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}"))?;
+        let found = text.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+        });
+        found.ok_or_else(|| format!("[device]: {file} has no {name}"))
+    }
+}
+
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -99,6 +185,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who may open network interfaces.
     pub interfaces: Interfaces,
+    /// The device file.
+    pub device: Option<DeviceConfig>,
     /// Stay although nobody uses it (a service).
     pub stay: bool,
     tunables: BTreeMap<String, i32>,
@@ -174,5 +262,17 @@ mod tests {
         let c: Config = toml::from_str("[tunables]\nbufnum = 9").unwrap();
         assert!(c.tunables().unwrap_err().contains("bufnum"));
         assert!(!Config::default().admit.admits(1, 5));
+    }
+
+    #[test]
+    fn the_device_file_is_off_by_default_and_roots_alone_unless_told() {
+        assert_eq!(Config::default().device, None);
+        let device = |text: &str| toml::from_str::<Config>(text).unwrap().device.unwrap();
+        let d = device("[device]");
+        assert_eq!((d.owner_number(), d.group_number(), d.mode_number()), (Ok(0), Ok(0), Ok(0o600)));
+        let d = device("[device]\ngroup = \"root\"\nmode = \"0660\"\nowner = 7");
+        assert_eq!((d.owner_number(), d.group_number(), d.mode_number()), (Ok(7), Ok(0), Ok(0o660)));
+        let d = device("[device]\ngroup = \"no such group\"\nmode = \"4755\"");
+        assert!(d.group_number().unwrap_err().contains("no such group") && d.mode_number().is_err());
     }
 }

@@ -7,6 +7,7 @@
 mod attach;
 mod closer;
 pub mod config;
+pub mod device;
 pub mod listing;
 mod server;
 mod session;

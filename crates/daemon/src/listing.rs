@@ -128,6 +128,9 @@ pub struct Status {
     pub ports: usize,
     /// Locks of dead processes broken since it began.
     pub locks_broken: u64,
+    /// The device file: its path, or why there is none.
+    #[serde(default)]
+    pub device: String,
     /// CPU time that it has used, in nanoseconds.
     pub cpu_ns: u64,
 }

@@ -14,6 +14,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    ringwayd::device::serve_if_asked();
     if let Err(e) = start::detach_if_asked() {
         eprintln!("ringwayd: cannot leave the starter's folder: {e}");
     }

@@ -3,6 +3,7 @@
 use crate::attach::Attachments;
 use crate::closer::Closers;
 use crate::config::Config;
+use crate::device::Device;
 use crate::session::Session;
 use crate::worker::Worker;
 use ringway_abi::Errno;
@@ -23,7 +24,10 @@ const MESSAGES_PER_TURN: usize = 4;
 
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
-const FIRST_ID: u64 = 2;
+const DEVICE: u64 = 2;
+const FIRST_ID: u64 = 3;
+/// As whose a descriptor counts that the helper of the device file has opened and not bound yet: the helper has limits of its own.
+pub(crate) const NOBODY: u32 = u32::MAX;
 /// What a token's id is of.
 const SESSION: u64 = 0;
 const CHANNEL: u64 = 1;
@@ -44,6 +48,7 @@ pub struct Server {
     pub(crate) attachments: Attachments,
     pub(crate) closers: Closers,
     pub(crate) worker: Worker,
+    pub(crate) device: Device,
     pub(crate) own_uid: u32,
     /// Identity of the broker's own network namespace.
     pub(crate) netns_id: u64,
@@ -67,6 +72,11 @@ impl Server {
         let own_uid = ringway_os::sys::euid();
         registry.interface_users = config.interface_users(own_uid);
         let closers = Closers::new(config.limits.closing);
+        let device = Device::start(config.device.as_ref(), &socket_path);
+        registry.one_file_per_user = device.is_on();
+        if let Some(channel) = device.channel() {
+            epoll.add(channel, token(DEVICE, 0), EventFlags::IN)?;
+        }
         Ok(Server {
             registry,
             config,
@@ -74,6 +84,7 @@ impl Server {
             attachments: Attachments::default(),
             closers,
             worker: Worker::new()?,
+            device,
             own_uid,
             netns_id: netns_id_of_self(),
             socket_path,
@@ -130,11 +141,19 @@ impl Server {
         match (id, of) {
             (LISTENER, SESSION) => self.accept(),
             (SIGNALS, SESSION) => self.stopping = true,
+            (DEVICE, SESSION) => self.device_lost(),
             (_, SESSION) => self.session_event(id, flags),
             (_, CHANNEL | PIDFD) => self.end_attachment(id as u32),
             (_, NETNS) => self.registry.interface_news(id),
             _ => {}
         }
+    }
+
+    fn device_lost(&mut self) {
+        if let Some(channel) = self.device.channel() {
+            let _ = self.epoll.remove(channel);
+        }
+        self.device.lost();
     }
 
     fn accept(&mut self) {
@@ -147,10 +166,12 @@ impl Server {
                     return;
                 }
             };
-            // Always known, for such a socket.
-            let uid = conn.peer_uid().unwrap_or(u32::MAX);
+            let Ok(peer) = conn.peer() else { continue };
+            let uid = if self.device.is_helper(peer.pid) { NOBODY } else { peer.uid };
             let mine = self.sessions.values().filter(|s| s.uid == uid).count();
-            let refusal = if !self.config.admit.admits(uid, self.own_uid) {
+            let refusal = if uid == NOBODY {
+                None
+            } else if !self.config.admit.admits(uid, self.own_uid) {
                 Some(ControlError::new(Errno::EACCES, "this broker does not admit you (admit)"))
             } else if mine >= self.config.limits.sessions {
                 let text = format!("this user has {mine} descriptors open (limits.sessions)");

@@ -4,7 +4,7 @@
 use crate::attach::Attachment;
 use crate::closer::Foreign;
 use crate::listing::{self, Status};
-use crate::server::Server;
+use crate::server::{NOBODY, Server};
 use ringway_abi::wire::{self, Kind};
 use ringway_abi::*;
 use ringway_core::control::{Asker, BindingId, ControlError, ReqOption, Tunables, check_options};
@@ -87,7 +87,8 @@ impl Server {
             (None, Some(session)) => (session.uid, None),
             (None, None) => (u32::MAX, None),
         };
-        // From here on nothing that is dropped makes us wait.
+        // From here on nothing that is dropped makes us wait. What the helper of the device file sends is its own, whomever it speaks for.
+        let uid = if creds.is_some_and(|c| self.device.is_helper(c.pid)) { NOBODY } else { uid };
         let mut files = message.fds.into_iter().map(|fd| Foreign::new(fd, uid, &self.closers));
         let (reply, rest) = (files.next(), files.collect::<Vec<_>>());
         let (Some(creds), Some(reply)) = (creds, reply) else { return };
@@ -172,6 +173,19 @@ impl Server {
                 };
                 self.finish(reply, &answer);
             }
+            Kind::Memory => {
+                let asked = if self.device.is_helper(creds.pid) {
+                    self.registry.user_memory(who.uid)
+                } else {
+                    Err(refuse(Errno::EPERM, "that is for the helper that serves the device file"))
+                };
+                // Its own copy, since answering needs all of us.
+                let memory = asked.and_then(|memory| {
+                    memory.as_fd().try_clone_to_owned().map_err(|e| refuse(Errno::EMFILE, e.to_string()))
+                });
+                let answer = memory.as_ref().map(|m| Answer { body: vec![], fds: vec![m.as_fd()] });
+                self.finish(reply, &answer.map_err(Clone::clone));
+            }
             Kind::Reply | Kind::Refused => {
                 self.finish(reply, &Err(refuse(Errno::EPROTO, "a reply is no request")));
             }
@@ -212,8 +226,11 @@ impl Server {
             return Err(refuse(Errno::EINVAL, format!("cannot watch the channel: {e}")));
         }
         // The same pid again: exec ended its earlier life.
-        for old in self.attachments.others_of(creds.pid, number) {
-            self.end_attachment(old);
+        // The helper of the device file has one for each user.
+        if !self.device.is_helper(creds.pid) {
+            for old in self.attachments.others_of(creds.pid, number) {
+                self.end_attachment(old);
+            }
         }
         Ok(number)
     }
@@ -281,7 +298,6 @@ impl Server {
         let Ok(name) = std::str::from_utf8(c_name(&header.nr_name)).map(str::to_owned) else {
             return self.finish(reply, &Err(refuse(Errno::EINVAL, "the name is not UTF-8")));
         };
-        let who = Asker { uid: creds.uid };
         self.reap_hangups();
         let Some(mode) = NicMode::from_number(control.nic_mode) else {
             return self.finish(reply, &Err(refuse(Errno::EINVAL, "no such mode of interfaces")));
@@ -299,7 +315,7 @@ impl Server {
             return self.finish_control(reply, &header, &options, &answer.map_err(Clone::clone));
         }
         // Other requests serve no options yet, and say so in their statuses alone (abi.md 8).
-        let answer = check_options(&mut options).and_then(|()| self.ask(who, &name, &mut header, rest));
+        let answer = check_options(&mut options).and_then(|()| self.ask(creds, &name, &mut header, rest));
         let answer = answer.map(|body| Answer { body: controlled(&header, &body, &options), fds: vec![] });
         self.finish_control(reply, &header, &options, &answer);
     }
@@ -396,7 +412,7 @@ impl Server {
     /// Requests that bind nothing. Returns the body to write back.
     fn ask(
         &mut self,
-        who: Asker,
+        creds: Creds,
         name: &str,
         header: &mut nmreq_header,
         body: &[u8],
@@ -404,15 +420,22 @@ impl Server {
         fn read<T: FromBytes>(body: &[u8]) -> Result<T, ControlError> {
             T::read_from_bytes(body).map_err(|_| refuse(Errno::EINVAL, "bad body"))
         }
+        let who = Asker { uid: creds.uid };
         match header.nr_reqtype {
             NETMAP_REQ_PORT_INFO_GET => {
                 let mut b: nmreq_port_info_get = read(body)?;
                 self.registry.port_info_get(who, name, &mut b)?;
+                b.nr_memsize += self.device_ofs(creds, b.nr_mem_id);
                 Ok(b.as_bytes().to_vec())
             }
             NETMAP_REQ_POOLS_INFO_GET => {
                 let mut b: nmreq_pools_info = read(body)?;
                 self.registry.pools_info_get(who, name, &mut b)?;
+                let ofs = self.device_ofs(creds, b.nr_mem_id);
+                b.nr_memsize += ofs;
+                b.nr_if_pool_offset += ofs;
+                b.nr_ring_pool_offset += ofs;
+                b.nr_buf_pool_offset += ofs;
                 Ok(b.as_bytes().to_vec())
             }
             NETMAP_REQ_VALE_LIST => {
@@ -456,6 +479,15 @@ impl Server {
                 Ok(b.as_bytes().to_vec())
             }
             other => Err(refuse(Errno::EINVAL, format!("request {other} is not served"))),
+        }
+    }
+
+    /// How far from the start of what a program on the device file maps its region begins: all that the helper answers is counted from there.
+    fn device_ofs(&self, creds: Creds, mem_id: u16) -> u64 {
+        if self.device.is_helper(creds.pid) {
+            self.registry.region_ofs(Asker { uid: creds.uid }, mem_id)
+        } else {
+            0
         }
     }
 
@@ -504,6 +536,7 @@ impl Server {
             closing: self.closers.waiting_of_all(),
             ports: self.registry.port_count(),
             locks_broken: self.locks_broken,
+            device: self.device.to_string(),
             cpu_ns: ringway_os::sys::process_cpu_nanos(),
         }
     }

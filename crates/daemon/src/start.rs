@@ -71,6 +71,10 @@ pub fn run(args: &RunArgs, myself: &[&str]) -> Result<(), String> {
         let wake = wake.try_clone().map_err(|e| e.to_string())?;
         signal_hook::low_level::pipe::register(signal, wake).map_err(|e| e.to_string())?;
     }
+    if config.device.is_some() {
+        // Other processes' memory is for the helper alone. There is no other thread yet.
+        ringway_os::proc::drop_ptrace().map_err(|e| format!("cannot give up a capability: {e}"))?;
+    }
     let mut server = Server::new(listener, place.socket.clone(), config).map_err(|e| e.to_string())?;
     tracing::info!("serving on {}", place.socket.display());
     say_ready();

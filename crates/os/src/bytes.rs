@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::mem::{Map, SharedSlice};
-use core::sync::atomic::AtomicU8;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 /// Frames up to this length are copied by an inline loop of 64-byte steps, longer ones by the C library's memcpy.
 const INLINE_COPY_MAX_BYTES: usize = 320;
@@ -353,13 +353,20 @@ impl<'a> Payload<'a> {
     }
 }
 
+static OWN_MEMORY_FORBIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`copy_from_user`] fails always: for a process that syncs the rings of others, whose addresses are not its own.
+pub fn forbid_own_memory() {
+    OWN_MEMORY_FORBIDDEN.store(true, Relaxed);
+}
+
 /// Copies `len` bytes from address `addr` of this very process, as the kernel's copy_from_user would: a bad address is an
 /// error, not a fault. True if all were copied.
 ///
 /// Source: process_vm_readv(2) on oneself.
 #[must_use]
 pub fn copy_from_user(addr: u64, out: &Payload<'_>, len: usize) -> bool {
-    if len > out.len {
+    if len > out.len || OWN_MEMORY_FORBIDDEN.load(Relaxed) {
         return false;
     }
     let local = libc::iovec { iov_base: out.ptr.as_ptr().cast(), iov_len: len };

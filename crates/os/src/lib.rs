@@ -27,6 +27,7 @@ pub mod link;
 pub mod mem;
 pub mod packet;
 pub mod place;
+pub mod proc;
 pub mod ring;
 
 pub mod sock;

@@ -26,10 +26,12 @@ unsafe impl Shared for core::sync::atomic::AtomicU32 {}
 // SAFETY: as above.
 unsafe impl Shared for core::sync::atomic::AtomicU64 {}
 
-/// A sealed memfd: a region, or the state of a port's rings.
+/// A sealed memfd, or a window of one: a region, or the state of a port's rings.
 #[derive(Debug)]
 pub struct Memfd {
     fd: OwnedFd,
+    /// Where the window begins in the file.
+    ofs: usize,
     len_bytes: usize,
 }
 
@@ -49,7 +51,7 @@ impl Memfd {
         };
         rustix::fs::ftruncate(&fd, len_bytes as u64)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Ok(Memfd { fd, len_bytes })
+        Ok(Memfd { fd, ofs: 0, len_bytes })
     }
 
     /// Takes in an fd that another process sent.
@@ -65,7 +67,34 @@ impl Memfd {
         if len == 0 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
-        Ok(Memfd { fd, len_bytes: len })
+        Ok(Memfd { fd, ofs: 0, len_bytes: len })
+    }
+
+    /// As [`Memfd::adopt`], of which only `len_bytes` from `ofs` are meant.
+    ///
+    /// # Errors
+    /// EINVAL too if the window does not lie in the file or does not begin at a page.
+    pub fn adopt_window(fd: OwnedFd, ofs: usize, len_bytes: usize) -> io::Result<Self> {
+        let whole = Self::adopt(fd)?;
+        let fits = ofs.checked_add(len_bytes).is_some_and(|end| end <= whole.len_bytes);
+        if !fits || len_bytes == 0 || !ofs.is_multiple_of(page_size()) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        Ok(Memfd { fd: whole.fd, ofs, len_bytes })
+    }
+
+    /// A window of this file, with an fd of its own.
+    ///
+    /// # Errors
+    /// As [`Memfd::adopt_window`]; EMFILE.
+    pub fn window(&self, ofs: usize, len_bytes: usize) -> io::Result<Self> {
+        Self::adopt_window(self.fd.try_clone()?, self.ofs + ofs, round_to_pages(len_bytes))
+    }
+
+    /// Where this window begins in the file; 0 of a whole file.
+    #[must_use]
+    pub fn ofs(&self) -> usize {
+        self.ofs
     }
 
     /// Maps all of it, shared, for reading and writing.
@@ -82,7 +111,7 @@ impl Memfd {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 &self.fd,
-                0,
+                self.ofs as u64,
             )?
         };
         let ptr = NonNull::new(ptr.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -100,7 +129,11 @@ impl Memfd {
     pub fn write_at_start(&self, data: &[u8]) -> io::Result<()> {
         let mut done = 0;
         while done < data.len().min(self.len_bytes) {
-            done += rustix::io::pwrite(&self.fd, &data[done..], done as u64)?;
+            done += rustix::io::pwrite(
+                &self.fd,
+                &data[done..data.len().min(self.len_bytes)],
+                (self.ofs + done) as u64,
+            )?;
         }
         Ok(())
     }
@@ -113,7 +146,7 @@ impl Memfd {
         let mut out = vec![0; self.len_bytes];
         let mut done = 0;
         while done < out.len() {
-            match rustix::io::pread(&self.fd, &mut out[done..], done as u64)? {
+            match rustix::io::pread(&self.fd, &mut out[done..], (self.ofs + done) as u64)? {
                 0 => break,
                 n => done += n,
             }
@@ -128,7 +161,7 @@ impl Memfd {
     /// What fallocate answers.
     pub fn discard(&self) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(rustix::fs::fallocate(&self.fd, flags, 0, self.len_bytes as u64)?)
+        Ok(rustix::fs::fallocate(&self.fd, flags, self.ofs as u64, self.len_bytes as u64)?)
     }
 
     /// Its length.

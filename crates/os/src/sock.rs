@@ -49,6 +49,8 @@ pub struct Message {
 #[derive(Debug)]
 pub struct Conn {
     fd: OwnedFd,
+    /// Whom each message is sent for; None: the process itself.
+    speaks_for: Option<u32>,
 }
 
 impl Conn {
@@ -59,7 +61,7 @@ impl Conn {
     pub fn connect(path: &Path) -> io::Result<Self> {
         let fd = socket()?;
         rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
-        Ok(Conn { fd })
+        Ok(Self::adopt(fd))
     }
 
     /// As [`Conn::connect`], from a socket with a name of its own: `prefix` and a random number, in the abstract namespace. Whoever
@@ -79,7 +81,7 @@ impl Conn {
             }
         }
         rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
-        Ok(Conn { fd })
+        Ok(Self::adopt(fd))
     }
 
     /// Two ends of a new connection. Both have a name that the kernel chose, see [`Conn::never_waits`].
@@ -92,7 +94,7 @@ impl Conn {
         for end in [&a, &b] {
             rustix::net::bind(end, &SocketAddrUnix::new_unnamed())?;
         }
-        Ok((Conn { fd: a }, Conn { fd: b }))
+        Ok((Self::adopt(a), Self::adopt(b)))
     }
 
     /// True if sending and polling never wait, whatever other holders do to it: a Unix socket of this type that has a name. Asking does
@@ -145,7 +147,7 @@ impl Conn {
     /// Takes in an fd. Whether it really is such a socket shows at the first use.
     #[must_use]
     pub fn adopt(fd: OwnedFd) -> Self {
-        Conn { fd }
+        Conn { fd, speaks_for: None }
     }
 
     /// Asks for the credentials of each message's sender.
@@ -154,6 +156,13 @@ impl Conn {
     /// ENOTSOCK.
     pub fn want_creds(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_passcred(&self.fd, true)?)
+    }
+
+    /// From now on each message is sent for user `uid`: its receiver sees him as the sender, and this process's number.
+    ///
+    /// Source: unix(7), SCM_CREDENTIALS. Sending needs CAP_SETUID.
+    pub fn speak_for(&mut self, uid: u32) {
+        self.speaks_for = Some(uid);
     }
 
     /// Sends one message, never waiting, never raising SIGPIPE.
@@ -182,8 +191,18 @@ impl Conn {
     }
 
     fn send_flags(&self, data: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
+        if let Some(uid) = self.speaks_for {
+            let cred = rustix::net::UCred {
+                pid: rustix::process::getpid(),
+                uid: rustix::fs::Uid::from_raw(uid),
+                gid: rustix::process::getgid(),
+            };
+            if !control.push(SendAncillaryMessage::ScmCredentials(cred)) {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+        }
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -333,7 +352,7 @@ impl Listener {
     /// EAGAIN if none waits; EMFILE.
     pub fn accept(&self) -> io::Result<Conn> {
         let fd = rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC)?;
-        let conn = Conn { fd };
+        let conn = Conn::adopt(fd);
         conn.want_creds()?;
         Ok(conn)
     }

@@ -145,6 +145,28 @@ pub fn try_lock_file(file: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
 }
 
+/// True if `fd` is a file of a FUSE file system. Asks the kernel only.
+#[must_use]
+pub fn is_fuse_file(fd: BorrowedFd<'_>) -> bool {
+    const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+    rustix::fs::fstatfs(fd).is_ok_and(|s| s.f_type as u64 == FUSE_SUPER_MAGIC)
+}
+
+/// An ioctl whose argument is a number, passed by its address.
+///
+/// # Errors
+/// What it answers.
+pub fn ioctl_number(fd: BorrowedFd<'_>, cmd: u32, mut number: i32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // The size is in the command: no more than that is read or written.
+    if (cmd >> 16 & 0x3fff) as usize > size_of::<i32>() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the command is encoded with a size that the number has; it outlives the call.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::c_ulong::from(cmd), &raw mut number) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Which of `fds` have hung up, without waiting.
 #[must_use]
 pub fn hung_up(fds: &[BorrowedFd<'_>]) -> Vec<bool> {

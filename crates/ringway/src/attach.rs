@@ -10,8 +10,9 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What tells one broker from another: its process, and the path at which it listens.
-pub(crate) type BrokerId = (u32, PathBuf);
+/// What tells one broker from another: its process, and the path at which it listens. And for whom we ask it, if not for ourselves:
+/// each user has an attachment of his own.
+pub(crate) type BrokerId = (u32, PathBuf, Option<u32>);
 
 /// A process and a broker: the number for locks.
 #[derive(Debug)]
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_broker_is_asked_once_and_again_after_its_channel_is_gone() {
-        let broker = (1, PathBuf::from("/nonexistent/attach-test"));
+        let broker = (1, PathBuf::from("/nonexistent/attach-test"), None);
         let (mine, theirs) = Conn::pair().unwrap();
         let none = |e: &std::io::Error| e.to_string();
         let first = Attachment::of(&broker, || Ok((7, mine)), none).unwrap();

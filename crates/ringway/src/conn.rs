@@ -154,6 +154,18 @@ impl Broker {
         place::places(uid).iter().filter_map(|p| try_place(p, uid).ok().flatten()).collect()
     }
 
+    /// From now on all that is asked is asked for user `uid`. For a process that may: CAP_SETUID.
+    pub(crate) fn speak_for(&mut self, uid: u32) {
+        self.conn.speak_for(uid);
+        self.id.2 = Some(uid);
+    }
+
+    /// The file in which all regions of the user lie for whom we ask.
+    pub(crate) fn user_memory(&self) -> Result<OwnedFd, OpenError> {
+        let answer = self.ask(Kind::Memory, &[], &[], ANSWER_TIMEOUT)?;
+        answer.fds.into_iter().next().ok_or_else(cut_off)
+    }
+
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
@@ -367,7 +379,7 @@ impl Broker {
                 None => refused(Errno::EACCES, text),
             });
         }
-        Ok(Broker { conn, socket, id: (peer.pid, path) })
+        Ok(Broker { conn, socket, id: (peer.pid, path, None) })
     }
 
     /// As [`Broker::connect`], and it has taken the connection in: it will not end while that is open.

@@ -95,14 +95,14 @@ pub(crate) fn open_with_broker(
     Ok((Box::new(session), grant))
 }
 
-/// A file, and this process's map of it.
-type Mapped = ((u64, u64), Weak<Map>);
+/// A window of a file (device, inode, offset), and this process's map of it.
+type Mapped = ((u64, u64, usize), Weak<Map>);
 
 /// Ports of one region see one map, so that they know each other's buffers: an index of one is the same address in the other.
 pub(crate) fn one_map(region: &mut Shm) {
     static MAPS: Mutex<Vec<Mapped>> = Mutex::new(Vec::new());
     let meta = region.memfd.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
-    let Ok(file) = meta.map(|m| (m.dev(), m.ino())) else { return };
+    let Ok(file) = meta.map(|m| (m.dev(), m.ino(), region.memfd.ofs())) else { return };
     let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
     // A map keeps its file, so that its number is not given to another (but after four thousand million files).
     maps.retain(|(_, map)| map.strong_count() > 0);
@@ -295,6 +295,10 @@ mod tests {
         assert!(!Arc::ptr_eq(&shms[0].map, &shms[1].map));
         shms.iter_mut().for_each(one_map);
         one_map(&mut other);
+        let file = Memfd::create("user", 8192).unwrap();
+        let mut windows = [0, 4096].map(|ofs| Shm::from_memfd(file.window(ofs, 4096).unwrap()).unwrap());
+        windows.iter_mut().for_each(one_map);
+        assert!(!Arc::ptr_eq(&windows[0].map, &windows[1].map), "two windows of one file are two regions");
         assert!(Arc::ptr_eq(&shms[0].map, &shms[1].map) && !Arc::ptr_eq(&shms[0].map, &other.map));
     }
 }

@@ -66,6 +66,13 @@ impl Registry {
     fn guest_of(&self, id: BindingId) -> Result<Option<GuestOf>, ControlError> {
         let binding = self.bindings.get(&id).ok_or_else(gone)?;
         let port = self.port(binding.port)?;
+        if self.one_file_per_user {
+            let text = format!(
+                "{}: bound by user {}, all of whose regions lie in one file, since this broker has a device file: no other user can take part",
+                port.name, binding.uid
+            );
+            return Err(ControlError::new(Errno::EACCES, text));
+        }
         match port.kind {
             Kind::Vale { switch: Some(_), .. } => Ok(Some(GuestOf::Switch)),
             Kind::Pipe { .. } => Ok(Some(GuestOf::Pipe)),

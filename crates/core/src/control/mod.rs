@@ -20,6 +20,7 @@ use std::sync::Arc;
 mod audit;
 mod bind;
 mod brokered;
+mod domain;
 mod guests;
 mod info;
 mod locks;
@@ -195,6 +196,10 @@ pub struct Registry {
     pub public_switches: Vec<String>,
     /// Who may open interfaces.
     pub interface_users: InterfaceUsers,
+    /// All regions of a user lie in one file, at different offsets: what a file system that must know the memory when the device file is
+    /// opened can show. To be set before the first region is made.
+    pub one_file_per_user: bool,
+    domains: HashMap<u32, domain::Domain>,
     /// Where the request under way comes from.
     nic_request: NicRequest,
     /// One per network namespace of which a port's interface is.

@@ -1,9 +1,12 @@
 //! Regions: made for a port, shared by id, gone with the last port.
 
+use super::domain::Domain;
 use super::{Asker, ControlError, RegionEntry, RegionId, Registry};
 use crate::layout::{BadPool, RegionLayout, RegionWish};
-use crate::pool::Region;
+use crate::pool::{Region, Shm};
 use ringway_abi::Errno;
+use ringway_os::mem::Memfd;
+use std::collections::hash_map::Entry;
 
 /// The id of everybody's global region.
 const GLOBAL_MEM_ID: u16 = 1;
@@ -46,7 +49,7 @@ impl Registry {
         wish: &RegionWish,
     ) -> Result<RegionId, ControlError> {
         let layout = self.lay_out(wish, true)?;
-        let region = Region::create("ringway-region", layout, true).map_err(|e| no_memory("a region", &e))?;
+        let region = self.make_region("ringway-region", owner, layout, true)?;
         let mem_id = self.next_mem_id();
         self.last_mem_id = mem_id;
         let id = RegionId(self.fresh_id());
@@ -60,12 +63,56 @@ impl Registry {
             return Ok(*id);
         }
         let layout = self.lay_out(&self.tunables.global_region(), false)?;
-        let region =
-            Region::create("ringway-global", layout, false).map_err(|e| no_memory("a region", &e))?;
+        let region = self.make_region("ringway-global", owner, layout, false)?;
         let id = RegionId(self.fresh_id());
         self.regions.insert(id, RegionEntry { mem_id: GLOBAL_MEM_ID, owner, region, ports: 0 });
         self.globals.insert(owner, id);
         Ok(id)
+    }
+
+    fn make_region(
+        &mut self,
+        name: &str,
+        owner: u32,
+        layout: RegionLayout,
+        private: bool,
+    ) -> Result<Region, ControlError> {
+        let made = if self.one_file_per_user {
+            let len = layout.memsize as usize;
+            let window = self.domain(owner).and_then(|domain| domain.take(len));
+            let made = window.and_then(|w| Region::over(Shm::from_memfd(w)?, layout, private));
+            made.map_err(|e| (e, "a region in the file of its owner (the device file needs it)"))
+        } else {
+            Region::create(name, layout, private).map_err(|e| (e, "a region"))
+        };
+        made.map_err(|(e, what)| no_memory(what, &e))
+    }
+
+    fn domain(&mut self, owner: u32) -> std::io::Result<&mut Domain> {
+        Ok(match self.domains.entry(owner) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Domain::new()?),
+        })
+    }
+
+    /// The file in which all regions of `owner` lie, if [`Registry::one_file_per_user`].
+    ///
+    /// # Errors
+    /// EOPNOTSUPP if each has its own; ENOMEM.
+    pub fn user_memory(&mut self, owner: u32) -> Result<&Memfd, ControlError> {
+        if !self.one_file_per_user {
+            return Err(ControlError::new(Errno::EOPNOTSUPP, "each region has a file of its own"));
+        }
+        let domain = self.domain(owner).map_err(|e| no_memory("the file of a user's regions", &e))?;
+        Ok(domain.file())
+    }
+
+    /// Where the region that `who` calls `mem_id` begins in its file; 0 if there is none (a port that was made to answer a question is
+    /// gone with its region).
+    #[must_use]
+    pub fn region_ofs(&self, who: Asker, mem_id: u16) -> u64 {
+        let region = self.find_region(who, mem_id).ok().and_then(|id| self.regions.get(&id));
+        region.map_or(0, |entry| entry.region.shm.memfd.ofs() as u64)
     }
 
     /// The id after the last given one that is not in use.
@@ -96,6 +143,9 @@ impl Registry {
         if let Some(gone) = self.regions.remove(&id) {
             // A client may keep its map; the pages need not stay.
             let _ = gone.region.shm.memfd.discard();
+            if let Some(domain) = self.domains.get_mut(&gone.owner) {
+                domain.give(gone.region.shm.memfd.ofs());
+            }
             self.globals.retain(|_, global| *global != id);
             if gone.mem_id == self.last_mem_id {
                 let before = self.regions.values().map(|r| r.mem_id).filter(|m| *m < gone.mem_id).max();

@@ -32,15 +32,19 @@
 use crate::conn::{self, Broker, Membership, Session};
 use crate::error::{OpenError, SyncError};
 use crate::session::one_map;
+use ringway_abi::wire::RINGWAY_LEND;
 use ringway_abi::{Errno, NETMAP_REQ_REGISTER, NicMode, nmreq_header, nmreq_register};
 use ringway_core::adapter::SyncFlags;
 use ringway_core::layout::Dir;
+use ringway_os::sock::Conn;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+mod agent;
 mod poll;
 
 pub use crate::bound::Bound;
+pub use agent::Agent;
 pub use poll::{POLLERR, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, Sleeper};
 pub use ringway_core::control::ReqOption;
 
@@ -150,7 +154,40 @@ pub(crate) fn join_owned(fd: OwnedFd) -> Result<Joined, OpenError> {
     })
 }
 
+/// The descriptor behind an open device file (broker with `[device]`), for a process that has the library after all: with it the
+/// syncs are done here, not by the broker's helper. To be used with [`join`]; the file and what comes back are copies of one
+/// descriptor. None if `fd` is no device file. Only the kernel is asked, unless it is a file of some FUSE file system.
+///
+/// # Errors
+/// ENXIO if nothing is bound.
+pub fn behind_file(fd: BorrowedFd<'_>) -> Result<Option<OwnedFd>, OpenError> {
+    if !ringway_os::sys::is_fuse_file(fd) {
+        return Ok(None);
+    }
+    let io = |e: std::io::Error| OpenError::Io {
+        errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
+        message: format!("cannot have the descriptor behind the device file: {e}"),
+    };
+    let (mine, theirs) = Conn::pair().map_err(io)?;
+    match ringway_os::sys::ioctl_number(fd, RINGWAY_LEND, theirs.as_fd().as_raw_fd()) {
+        Err(e) if e.raw_os_error() == Some(Errno::ENXIO.0) => {
+            return Err(OpenError::refused(Errno::ENXIO, "nothing is bound"));
+        }
+        // Some other file system.
+        Err(_) => return Ok(None),
+        Ok(()) => {}
+    }
+    let came = mine.recv(&mut [0; 8]).map_err(io)?;
+    Ok(came.fds.into_iter().next().filter(|fd| is_descriptor(fd.as_fd())))
+}
+
 impl Bound {
+    /// The descriptor itself: to be handed to other processes, or told from others.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.link.hangup_fd()
+    }
+
     /// NIOCTXSYNC: syncs all bound TX rings. One that another thread syncs is skipped; one with a bad head or cur is put right, and
     /// that is no error.
     ///
@@ -180,6 +217,12 @@ impl Bound {
     #[must_use]
     pub fn region(&self) -> BorrowedFd<'_> {
         self.grant().region.memfd.as_fd()
+    }
+
+    /// Where it begins in that file: 0, unless the broker keeps all regions of a user in one file.
+    #[must_use]
+    pub fn region_ofs(&self) -> u64 {
+        self.grant().region.memfd.ofs() as u64
     }
 
     /// Bytes of it: `nr_memsize`.

@@ -84,7 +84,8 @@ fn status(json: bool) -> Result<(), Failure> {
         let used = if i == 0 { " (programs use this one)" } else { "" };
         print(&format!(
             "{}{used}\n  version {}, process {}, user {}, up {} s, {:.3} s of CPU\n  \
-             {} descriptors, {} bound; {} processes, {} ports; {} files to be closed; {} locks of dead processes broken\n",
+             {} descriptors, {} bound; {} processes, {} ports; {} files to be closed; {} locks of dead processes broken\n  \
+             device file: {}\n",
             s.socket,
             s.version,
             s.pid,
@@ -96,7 +97,8 @@ fn status(json: bool) -> Result<(), Failure> {
             s.attachments,
             s.ports,
             s.closing,
-            s.locks_broken
+            s.locks_broken,
+            s.device
         ))?;
     }
     Ok(())

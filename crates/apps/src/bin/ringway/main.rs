@@ -70,6 +70,7 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
+    ringwayd::device::serve_if_asked();
     if let Err(e) = ringwayd::start::detach_if_asked() {
         eprintln!("ringway: cannot leave the starter's folder: {e}");
     }
