@@ -58,7 +58,8 @@ impl Bed {
             println!("SKIP {test}: {status}");
             return None;
         }
-        assert_eq!(status, path.display().to_string());
+        // A test may itself run in a mount namespace of its own.
+        assert_eq!(status.split(" (").next(), path.to_str());
         Some(bed)
     }
 

@@ -111,6 +111,19 @@ pub const DEVICE_CAPABILITIES: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::DAC_OVERRIDE);
 
+/// True if this thread has all of [`DEVICE_CAPABILITIES`].
+#[must_use]
+pub fn may_serve_device() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|c| c.permitted.contains(DEVICE_CAPABILITIES))
+}
+
+/// True if what this process mounts is not seen by the first process, and most others. Needs CAP_SYS_PTRACE; false if it cannot be told.
+#[must_use]
+pub fn mounts_are_private() -> bool {
+    let of = |who: &str| rustix::fs::stat(format!("/proc/{who}/ns/mnt")).map(|s| (s.st_dev, s.st_ino));
+    matches!((of("1"), of("self")), (Ok(first), Ok(own)) if first != own)
+}
+
 /// Gives up all capabilities of this thread, and of those that it starts from now on, but `keep`.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The helper's own life: mounts, serves, and takes everything away when the broker lets go of it.
 
 use super::fuse::DeviceFs;
-use super::{FILE_NAME, READY, TASK_VAR, Task, clean_up};
+use super::{FILE_NAME, READY, READY_PRIVATE, TASK_VAR, Task, clean_up};
 use fuser::{Config, MountOption, Session, SessionACL};
 use ringway_os::proc;
 use std::fs::{File, OpenOptions};
@@ -55,6 +55,9 @@ fn take_lock(task: &Task) -> Result<File, String> {
 }
 
 fn serve(task: &Task, mut channel: &UnixStream) -> Result<(), String> {
+    if !proc::may_serve_device() {
+        return Err("its helper needs CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_SETUID and CAP_DAC_OVERRIDE".into());
+    }
     if std::fs::symlink_metadata(&task.path).is_ok() {
         return Err(format!("{} is there already, and not ours", task.path.display()));
     }
@@ -82,7 +85,8 @@ fn serve(task: &Task, mut channel: &UnixStream) -> Result<(), String> {
         .map_err(|e| format!("cannot start a thread: {e}"))?;
     std::os::unix::fs::symlink(task.mount.join(FILE_NAME), &task.path)
         .map_err(|e| format!("cannot make {}: {e}", task.path.display()))?;
-    writeln!(channel, "{READY}").map_err(|e| e.to_string())?;
+    let ready = if proc::mounts_are_private() { READY_PRIVATE } else { READY };
+    writeln!(channel, "{ready}").map_err(|e| e.to_string())?;
     // The broker says nothing: this ends when it hangs up.
     let _ = channel.read(&mut [0]);
     Ok(())

@@ -40,6 +40,8 @@ use std::time::{Duration, Instant};
 const TASK_VAR: &str = "RINGWAY_DEVICE";
 /// What it says when the file is there.
 const READY: &str = "ready";
+/// The same, in a mount namespace of the broker's own.
+const READY_PRIVATE: &str = "ready, private";
 /// How long it may take to begin, and to end.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The file in the mounted folder.
@@ -66,6 +68,8 @@ struct Helper {
     channel: UnixStream,
     mount: PathBuf,
     path: PathBuf,
+    /// Only processes in the broker's mount namespace see the file.
+    private: bool,
 }
 
 /// The device file as the broker knows it.
@@ -85,6 +89,12 @@ impl Device {
         match start_helper(config, socket) {
             Ok(helper) => {
                 tracing::info!("device file {}", helper.path.display());
+                if helper.private {
+                    tracing::warn!(
+                        "the broker has a mount namespace of its own: others do not see {}",
+                        helper.path.display()
+                    );
+                }
                 Device { helper: Some(helper), off: String::new() }
             }
             Err(off) => {
@@ -124,6 +134,9 @@ impl Device {
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.helper {
+            Some(helper) if helper.private => {
+                write!(f, "{} (in the broker's own mount namespace only)", helper.path.display())
+            }
             Some(helper) => write!(f, "{}", helper.path.display()),
             None => write!(f, "off: {}", self.off),
         }
@@ -132,7 +145,7 @@ impl fmt::Display for Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        let Some(Helper { mut child, channel, mount, path }) = self.helper.take() else { return };
+        let Some(Helper { mut child, channel, mount, path, .. }) = self.helper.take() else { return };
         drop(channel);
         let end = Instant::now() + HELPER_TIMEOUT;
         while !matches!(child.try_wait(), Ok(Some(_))) && Instant::now() < end {
@@ -173,7 +186,7 @@ fn start_helper(config: &DeviceConfig, socket: &Path) -> Result<Helper, String> 
         .process_group(0)
         .spawn()
         .map_err(|e| fail(&e))?;
-    let mut helper = Helper { child, channel: mine, mount, path: config.path.clone() };
+    let mut helper = Helper { child, channel: mine, mount, path: config.path.clone(), private: false };
     let mut line = String::new();
     let told = helper
         .channel
@@ -181,6 +194,7 @@ fn start_helper(config: &DeviceConfig, socket: &Path) -> Result<Helper, String> 
         .and_then(|()| BufReader::new(&helper.channel).read_line(&mut line));
     match (told, line.trim()) {
         (Ok(_), READY) => Ok(helper),
+        (Ok(_), READY_PRIVATE) => Ok(Helper { private: true, ..helper }),
         (told, said) => {
             let _ = helper.child.kill();
             let _ = helper.child.wait();
