@@ -104,10 +104,11 @@ unsafe fn map_device(
     if let Err(e) = bound.check_map(start, len as u64) {
         return fail(e);
     }
+    let Ok(in_file) = off_t::try_from(start + bound.region_ofs()) else { return fail(Errno::EINVAL) };
     // Held meanwhile, so that nobody records the place in between.
     let mut maps = hold();
     // SAFETY: as the caller promises; the region's file is as long as was checked.
-    let mem = unsafe { real::mmap(at, len, prot, flags, bound.region().as_raw_fd(), ofs) };
+    let mem = unsafe { real::mmap(at, len, prot, flags, bound.region().as_raw_fd(), in_file) };
     if mem == MAP_FAILED {
         return mem;
     }

@@ -19,7 +19,9 @@ const IF_BYTES: usize = 56;
 
 /// Headers of TX ring 0 and RX ring 0, found as a C program finds them. Each slot of the TX ring has a frame to everybody.
 fn rings(bound: &Bound) -> Outcome<[SharedRef<RingHeader>; 2]> {
-    let map = Memfd::adopt(bound.region().try_clone_to_owned()?)?.map()?;
+    let file = bound.region().try_clone_to_owned()?;
+    let (ofs, len) = (usize::try_from(bound.region_ofs())?, usize::try_from(bound.memsize())?);
+    let map = Memfd::adopt_window(file, ofs, len)?.map()?;
     let record = usize::try_from(bound.nr_offset())?;
     // TX, host TX, RX.
     let offsets = SharedSlice::<AtomicU64>::new(&map, record + IF_BYTES, 3).ok_or("no interface record")?;
