@@ -129,7 +129,8 @@ build() {
         mkdir -p "$stage/share/man/man${page##*.}"
         cp "$page" "$stage/share/man/man${page##*.}"
     done
-    cp "$here"/README.md "$here"/CHANGELOG.md "$here"/LICENSE-* "$here/packaging/ringway.toml" "$stage/share/doc/ringway"
+    cp "$here"/README.md "$here"/CHANGELOG.md "$here"/LICENSE-* "$here/packaging/ringway.toml" \
+        "$here/packaging/ringway-device.conf" "$stage/share/doc/ringway"
     cp "$here"/docs/*.md "$stage/share/doc/ringway/docs"
     cp "$here/install.sh" "$stage"
     source_version >"$stage/VERSION"

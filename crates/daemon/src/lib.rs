@@ -1,7 +1,7 @@
 //! Ringway's broker: the control plane, and the only part that may need privileges.
 //!
 //! [`config`] says what it permits, `server` is the loop that serves clients, `session` answers their requests, `attach` knows
-//! which processes hold locks, `closer` closes what clients sent, [`listing`] tells what there is, [`start`] begins and ends a broker.
+//! which processes hold locks, `members` which take part in what, `closer` closes what clients sent, [`listing`] tells what there is, [`start`] begins and ends a broker.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -9,6 +9,7 @@ mod closer;
 pub mod config;
 pub mod device;
 pub mod listing;
+mod members;
 mod server;
 mod session;
 pub mod start;

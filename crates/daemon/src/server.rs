@@ -63,7 +63,7 @@ pub struct Server {
 
 impl Server {
     /// A server on `listener`, which is bound to `socket_path`.
-    pub fn new(listener: Listener, socket_path: PathBuf, config: Config) -> io::Result<Self> {
+    pub fn new(listener: Listener, socket_path: PathBuf, config: Config, device: Device) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&listener, token(LISTENER, 0), EventFlags::IN)?;
         let tunables = config.tunables().map_err(io::Error::other)?;
@@ -72,7 +72,6 @@ impl Server {
         let own_uid = ringway_os::sys::euid();
         registry.interface_users = config.interface_users(own_uid);
         let closers = Closers::new(config.limits.closing);
-        let device = Device::start(config.device.as_ref(), &socket_path);
         registry.one_file_per_user = device.is_on();
         if let Some(channel) = device.channel() {
             epoll.add(channel, token(DEVICE, 0), EventFlags::IN)?;

@@ -1,6 +1,7 @@
 //! Beginning and ending of a broker: one per socket, whoever starts how many at the same instant.
 
 use crate::config::Config;
+use crate::device::Device;
 use crate::server::Server;
 use ringway_core::place::{Place, lock_path, make_folder, places};
 use ringway_os::sock::Listener;
@@ -71,11 +72,14 @@ pub fn run(args: &RunArgs, myself: &[&str]) -> Result<(), String> {
         let wake = wake.try_clone().map_err(|e| e.to_string())?;
         signal_hook::low_level::pipe::register(signal, wake).map_err(|e| e.to_string())?;
     }
+    let device = Device::start(config.device.as_ref(), &place.socket);
     if config.device.is_some() {
-        // Other processes' memory is for the helper alone. There is no other thread yet.
+        // Other processes' memory is for the helper alone. It is started before: without new privileges (no_new_privs) it has what
+        // we had. There is no other thread yet.
         ringway_os::proc::drop_ptrace().map_err(|e| format!("cannot give up a capability: {e}"))?;
     }
-    let mut server = Server::new(listener, place.socket.clone(), config).map_err(|e| e.to_string())?;
+    let mut server =
+        Server::new(listener, place.socket.clone(), config, device).map_err(|e| e.to_string())?;
     tracing::info!("serving on {}", place.socket.display());
     say_ready();
     server.run(&signals).map_err(|e| format!("broker: {e}"))?;

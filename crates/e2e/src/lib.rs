@@ -111,15 +111,29 @@ impl TestBroker {
     /// # Panics
     /// If it does not serve.
     pub fn start_from(programs: &'static Path, config: &str) -> Self {
+        Self::start_by(Command::new(programs.join("ringway")), programs, config)
+    }
+
+    /// As [`TestBroker::start`], by a program that is given the command line of the broker behind its own.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    pub fn start_through(wrapper: &[&str], config: &str) -> Self {
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(programs().join("ringway"));
+        Self::start_by(command, programs(), config)
+    }
+
+    fn start_by(command: Command, programs: &'static Path, config: &str) -> Self {
         let dir = TempDir::new();
-        let child = Self::spawn(programs, dir.path(), config);
+        let child = Self::spawn(command, dir.path(), config);
         TestBroker { dir, programs, child }
     }
 
-    fn spawn(programs: &Path, dir: &Path, config: &str) -> Child {
+    fn spawn(mut command: Command, dir: &Path, config: &str) -> Child {
         let file = dir.join("config.toml");
         std::fs::write(&file, config).expect("the configuration is written");
-        let mut child = Command::new(programs.join("ringway"))
+        let mut child = command
             .args(["broker", "run", "--stay", "--socket"])
             .arg(dir.join("sock"))
             .arg("--config")
@@ -170,7 +184,7 @@ impl TestBroker {
     /// Starts another where it was.
     pub fn restart(&mut self, config: &str) {
         self.kill();
-        self.child = Self::spawn(self.programs, self.dir.path(), config);
+        self.child = Self::spawn(Command::new(self.programs.join("ringway")), self.dir.path(), config);
     }
 
     /// What `ringway ARGS --json` says.

@@ -25,6 +25,10 @@ struct Bed {
 impl Bed {
     /// None, said loudly, where that cannot be.
     fn new(test: &str, device: &str) -> Option<Bed> {
+        Self::with(test, device, &TestBroker::start)
+    }
+
+    fn with(test: &str, device: &str, start: &dyn Fn(&str) -> TestBroker) -> Option<Bed> {
         if !root_or_skip(test) {
             return None;
         }
@@ -52,7 +56,7 @@ impl Bed {
         }
         let path = dir.path().join("netmap");
         let config = format!("admit = \"all\"\n[device]\npath = {path:?}\n{device}");
-        let bed = Bed { broker: TestBroker::start(&config), dir };
+        let bed = Bed { broker: start(&config), dir };
         let status = bed.status();
         if status.contains("pass-through") {
             println!("SKIP {test}: {status}");
@@ -306,6 +310,29 @@ fn when_the_broker_ends_or_is_killed_nothing_is_left() {
     assert!(!bed.is_clean());
     bed.broker.restart(&config);
     assert_eq!(bed.run("calls", &["all"], 0), "ok");
+}
+
+#[test]
+fn the_capabilities_of_the_packaged_unit_are_enough_and_needed() {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
+    let of = |file: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(packaging.join(file)).expect("it is there");
+        let line = text.lines().find_map(|l| l.strip_prefix("CapabilityBoundingSet=")).expect("the key");
+        line.split(' ').map(|c| format!("+{}", c.strip_prefix("CAP_").expect(c).to_lowercase())).collect()
+    };
+    // As systemd starts it: no capability beyond these, and none to be gained.
+    let through = |capabilities: &[String], config: &str| {
+        let bounding = format!("--bounding-set=-all,{}", capabilities.join(","));
+        TestBroker::start_through(&["setpriv", "--no-new-privs", "--inh-caps=-all", &bounding], config)
+    };
+    let unit = of("ringway.service.in");
+    let all = [unit.clone(), of("ringway-device.conf")].concat();
+    let Some(bed) = Bed::with("device", "", &|config| through(&all, config)) else { return };
+    assert_eq!(bed.run("calls", &["all"], 0), "ok");
+    let path = bed.dir.path().join("other");
+    let broker = through(&unit, &format!("[device]\npath = {path:?}"));
+    let told = broker.status()["device"].as_str().expect("a text").to_owned();
+    assert!(told.starts_with("off: its helper needs CAP_SYS_ADMIN, CAP_SYS_PTRACE"), "{told}");
 }
 
 #[test]

@@ -288,14 +288,23 @@ fn unit_is_understood(prefix: &Path) {
     let source = fs::read_to_string(&unit).expect("the unit");
     let start = source.lines().find_map(|l| l.strip_prefix("ExecStart=")).expect("what it starts");
     assert_eq!(start.split(' ').next().map(Path::new), Some(&*prefix.join("libexec/ringwayd")));
-    match Command::new("systemd-analyze")
-        .arg("verify")
-        .arg(&unit)
-        .env("MANPATH", prefix.join("share/man"))
-        .output()
-    {
-        Ok(out) => assert!(out.status.success() && out.stderr.is_empty(), "{}", text(&out.stderr)),
-        Err(_) => println!("systemd-analyze is not here: the unit was read by this test only"),
+    // As it is, and with the drop-in for a device file.
+    let copy = TempDir::new();
+    let dropped = copy.path().join("ringway.service");
+    fs::copy(&unit, &dropped).expect("a copy");
+    let device =
+        fs::read_to_string(prefix.join("share/doc/ringway/ringway-device.conf")).expect("the drop-in");
+    write(&copy.path().join("ringway.service.d/device.conf"), &device);
+    for unit in [unit, dropped] {
+        match Command::new("systemd-analyze")
+            .arg("verify")
+            .arg(&unit)
+            .env("MANPATH", prefix.join("share/man"))
+            .output()
+        {
+            Ok(out) => assert!(out.status.success() && out.stderr.is_empty(), "{}", text(&out.stderr)),
+            Err(_) => println!("systemd-analyze is not here: the unit was read by this test only"),
+        }
     }
 }
 
