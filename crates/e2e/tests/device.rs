@@ -35,6 +35,7 @@ impl Bed {
         let dir = TempDir::new();
         for (source, flags) in [
             ("calls", &["-static"][..]),
+            ("requests", &["-static"]),
             ("raw", &["-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]),
         ] {
             let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -133,6 +134,43 @@ fn static_programs_and_raw_calls_run_for_several_users_at_once() {
     }
     let ports = bed.broker.json(&["ports"]);
     assert_eq!(ports.as_array().map(Vec::len), Some(0), "all is given back: {ports}");
+}
+
+#[test]
+fn persistent_ports_and_monitors_are_had_through_the_file() {
+    let Some(bed) = Bed::new("device", "mode = \"0666\"") else { return };
+    // Root's persistent ports are interfaces, too.
+    let Some(ns) = Ns::new("device") else { return };
+    for (uid, name, switch) in [(0, "dev0", "vale0"), (NOBODY, "dev1", "vale1")] {
+        let made = ns.run(|| bed.run("requests", &["persistent", name, switch], uid));
+        assert_eq!(made, "ok", "{uid}");
+        assert_eq!(bed.run("requests", &["monitor", name, switch], uid), "ok", "{uid}");
+    }
+    let ports = bed.broker.ports();
+    assert_eq!(ports.as_array().map(Vec::len), Some(0), "all is given back: {ports}");
+}
+
+#[test]
+fn a_go_program_runs() {
+    let Some(bed) = Bed::new("device", "mode = \"0666\"") else { return };
+    let program = bed.dir.path().join("raw-go");
+    let built = Command::new("go")
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device/raw.go"))
+        .env("CGO_ENABLED", "0")
+        .env("GO111MODULE", "off")
+        .env("GOCACHE", bed.dir.path().join("cache"))
+        .status();
+    match built {
+        Err(e) => println!("SKIP a_go_program_runs: no Go: {e}"),
+        Ok(status) => {
+            assert!(status.success(), "it does not build");
+            for uid in [0, NOBODY] {
+                assert_eq!(bed.run("raw-go", &[], uid), "ok");
+            }
+        }
+    }
 }
 
 #[test]
