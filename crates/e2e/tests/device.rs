@@ -98,6 +98,11 @@ impl Bed {
         children.trim().parse().expect("one child")
     }
 
+    /// The kernel tells the helper of a close some time after it.
+    fn all_is_given_back(&self) {
+        eventually("all is given back", || self.broker.ports().as_array().is_some_and(Vec::is_empty));
+    }
+
     /// Nothing of the device file is left.
     fn is_clean(&self) -> bool {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
@@ -132,8 +137,7 @@ fn static_programs_and_raw_calls_run_for_several_users_at_once() {
     for uid in [0, NOBODY] {
         assert_eq!(bed.run("raw", &[], uid), "");
     }
-    let ports = bed.broker.json(&["ports"]);
-    assert_eq!(ports.as_array().map(Vec::len), Some(0), "all is given back: {ports}");
+    bed.all_is_given_back();
 }
 
 #[test]
@@ -146,8 +150,7 @@ fn persistent_ports_and_monitors_are_had_through_the_file() {
         assert_eq!(made, "ok", "{uid}");
         assert_eq!(bed.run("requests", &["monitor", name, switch], uid), "ok", "{uid}");
     }
-    let ports = bed.broker.ports();
-    assert_eq!(ports.as_array().map(Vec::len), Some(0), "all is given back: {ports}");
+    bed.all_is_given_back();
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn a_process_with_the_library_gets_the_fast_sync_of_a_file_that_it_is_handed() {
     assert_eq!(bed.broker.json(&["ports"]).as_array().map(Vec::len), Some(1));
     bound.txsync().expect("it syncs");
     drop((bound, lent));
-    eventually("it is unbound", || bed.broker.json(&["ports"]).as_array().is_some_and(Vec::is_empty));
+    bed.all_is_given_back();
 }
 
 #[test]
@@ -308,7 +311,7 @@ fn a_killed_caller_leaves_its_name_free() {
         let mut holder = Holder::start(bed.command("calls", &["hold", "vale1:a"], 0));
         assert_eq!(holder.ask(), "0 0");
         holder.kill();
-        eventually("the port goes", || bed.broker.json(&["ports"]).as_array().is_some_and(Vec::is_empty));
+        bed.all_is_given_back();
     }
 }
 
@@ -324,7 +327,7 @@ fn when_the_helper_is_killed_callers_see_it_and_nothing_is_left() {
     assert_ne!(events, "0", "poll tells it too");
     assert!(bed.status().starts_with("off: its helper ended"), "{}", bed.status());
     assert_eq!(bed.run("calls", &["open"], 0), ENOENT);
-    eventually("what it held is free", || bed.broker.json(&["ports"]).as_array().is_some_and(Vec::is_empty));
+    bed.all_is_given_back();
 }
 
 #[test]
