@@ -267,51 +267,6 @@ closed_by_a_bare_system_call(void)
 }
 
 static void
-send_fd(int sock, int fd, const void *data, size_t len)
-{
-	char space[CMSG_SPACE(sizeof(int))];
-	struct iovec iov;
-	struct msghdr msg;
-	struct cmsghdr *head;
-
-	memset(&msg, 0, sizeof(msg));
-	memset(space, 0, sizeof(space));
-	iov.iov_base = (void *)(uintptr_t)data;
-	iov.iov_len = len;
-	msg.msg_iov = &iov;
-	msg.msg_iovlen = 1;
-	msg.msg_control = space;
-	msg.msg_controllen = sizeof(space);
-	head = CMSG_FIRSTHDR(&msg);
-	head->cmsg_level = SOL_SOCKET;
-	head->cmsg_type = SCM_RIGHTS;
-	head->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(head), &fd, sizeof(int));
-	CHECK(sendmsg(sock, &msg, 0) == (ssize_t)len);
-}
-
-static int
-recv_fd(int sock, void *data, size_t len)
-{
-	char space[CMSG_SPACE(sizeof(int))];
-	struct iovec iov;
-	struct msghdr msg;
-	int fd = -1;
-
-	memset(&msg, 0, sizeof(msg));
-	iov.iov_base = data;
-	iov.iov_len = len;
-	msg.msg_iov = &iov;
-	msg.msg_iovlen = 1;
-	msg.msg_control = space;
-	msg.msg_controllen = sizeof(space);
-	CHECK(recvmsg(sock, &msg, 0) == (ssize_t)len);
-	if (CMSG_FIRSTHDR(&msg) != NULL)
-		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(int));
-	return fd;
-}
-
-static void
 a_descriptor_arrives(void)
 {
 	int pair[2], status;

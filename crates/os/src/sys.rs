@@ -145,7 +145,7 @@ pub fn try_lock_file(file: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// True if `fd` is a file of a FUSE file system. Asks the kernel only.
+/// True if `fd` is a file of a FUSE file system. The kernel asks that one (statfs): it may make us wait.
 #[must_use]
 pub fn is_fuse_file(fd: BorrowedFd<'_>) -> bool {
     const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
@@ -181,6 +181,28 @@ pub fn hung_up(fds: &[BorrowedFd<'_>]) -> Vec<bool> {
 #[must_use]
 pub fn file_id(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
     rustix::fs::fstat(fd).ok().map(|s| (s.st_dev, s.st_ino))
+}
+
+/// True if both are copies of one open file. Where the kernel cannot tell (before 6.10, without kcmp), two opens of one inode pass for one.
+///
+/// Source: fcntl(2), F_DUPFD_QUERY; kcmp(2), KCMP_FILE.
+#[must_use]
+pub fn same_open_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    use std::os::fd::AsRawFd;
+    const F_DUPFD_QUERY: libc::c_int = 1024 + 3;
+    const KCMP_FILE: libc::c_int = 0;
+    let (a_raw, b_raw) = (a.as_raw_fd(), b.as_raw_fd());
+    // SAFETY: the command takes a number, and touches no memory.
+    let asked = unsafe { libc::fcntl(a_raw, F_DUPFD_QUERY, b_raw) };
+    if asked >= 0 {
+        return asked == 1;
+    }
+    let pid = std::process::id();
+    // SAFETY: takes numbers, and touches no memory.
+    match unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, KCMP_FILE, a_raw, b_raw) } {
+        order if order >= 0 => order == 0,
+        _ => file_id(a).is_some_and(|id| file_id(b) == Some(id)),
+    }
 }
 
 /// Waits until `fd` is readable or has hung up; false when the time is over.

@@ -103,6 +103,34 @@ fn control(
     }
 }
 
+/// epoll_ctl on a device file. The kernel's epoll may have it already, from before it was recognised; then it stays there.
+fn control_file(
+    ep: c_int,
+    op: c_int,
+    fd: c_int,
+    desc: &Arc<Desc>,
+    mut event: Option<epoll_event>,
+) -> Result<(), Errno> {
+    let ours = match table::get(ep) {
+        Some(Entry::Epoll(set)) => lock(&set.0).find(fd, desc).is_some(),
+        _ => false,
+    };
+    if !ours {
+        let at = event.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
+        // SAFETY: the event is valid, or null where none is read.
+        if unsafe { real::epoll_ctl(ep, op, fd, at) } < 0 {
+            return Err(errno::get());
+        }
+        if op != EPOLL_CTL_ADD {
+            return Ok(());
+        }
+        // So it was not in there: it goes where its waits are ours.
+        // SAFETY: the kernel reads no event for DEL.
+        unsafe { real::epoll_ctl(ep, EPOLL_CTL_DEL, fd, core::ptr::null_mut()) };
+    }
+    control(ep, op, fd, desc, event)
+}
+
 /// # Safety
 /// As epoll_ctl(2).
 #[unsafe(no_mangle)]
@@ -121,7 +149,12 @@ pub unsafe extern "C" fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *mut 
     if event.is_none() && op != EPOLL_CTL_DEL {
         return fail(Errno::EFAULT);
     }
-    match control(ep, op, fd, &desc, event) {
+    let served = if desc.is_file() {
+        control_file(ep, op, fd, &desc, event)
+    } else {
+        control(ep, op, fd, &desc, event)
+    };
+    match served {
         Ok(()) => 0,
         Err(e) => fail(e),
     }

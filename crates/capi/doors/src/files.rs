@@ -67,10 +67,22 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
     }
     // SAFETY: as the caller promises.
     let fd = unsafe { real::openat(dir, path, flags, mode) };
+    // SAFETY: the kernel has read it.
+    if fd >= 0 && !table::is_inside() && unsafe { is_device(dir, path) } {
+        return instead_of_file(fd, flags);
+    }
     if fd < 0 {
         let error = errno::get();
-        if matches!(error, Errno::ENOENT | Errno::EACCES | Errno::ENXIO | Errno::ENODEV)
-            && !table::is_inside()
+        // The last two: of a device file whose broker is gone.
+        if matches!(
+            error,
+            Errno::ENOENT
+                | Errno::EACCES
+                | Errno::ENXIO
+                | Errno::ENODEV
+                | Errno::ECONNABORTED
+                | Errno::ENOTCONN
+        ) && !table::is_inside()
             // SAFETY: the kernel has read it, by these errors.
             && unsafe { is_device(dir, path) }
         {
@@ -78,6 +90,24 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
         }
         errno::set(error);
     }
+    fd
+}
+
+/// A device file has been opened, that of a broker or netmap's own. If it is a broker's, a descriptor of the library takes its place, with which
+/// calls are faster; where that cannot be had, the file serves.
+#[cold]
+fn instead_of_file(fd: c_int, flags: c_int) -> c_int {
+    let error = errno::get();
+    let _inside = Inside::enter();
+    if ringway_os::sys::is_fuse_file(table::borrow(fd)) {
+        table::prepare();
+        match raw::open() {
+            Ok(new) if real::dup3(new.as_raw_fd(), fd, flags & libc::O_CLOEXEC) >= 0 => table::add(fd),
+            Ok(_) => {}
+            Err(e) => complain(&e),
+        }
+    }
+    errno::set(error);
     fd
 }
 

@@ -46,9 +46,15 @@ unsafe fn known(fd: c_int, request: u32, arg: *mut c_void) -> c_int {
     }
     let _inside = Inside::enter();
     let sync = matches!(request, NIOCTXSYNC | NIOCRXSYNC);
-    let Some(desc) = table::recognise(fd, !sync) else {
+    let desc = table::recognise(fd, !sync).filter(|desc| sync || !desc.is_file());
+    let Some(desc) = desc else {
         // SAFETY: as the caller promises.
-        return unsafe { real::ioctl(fd, request.into(), arg) };
+        let done = unsafe { real::ioctl(fd, request.into(), arg) };
+        if done == 0 && matches!(request, NIOCCTRL | NIOCREGIF) && table::kind(fd) == OTHER {
+            // It may be a device file that is bound now.
+            let _ = table::recognise(fd, false);
+        }
+        return done;
     };
     match serve(fd, &desc, request, arg as u64) {
         Ok(()) => 0,

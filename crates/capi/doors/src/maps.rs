@@ -101,14 +101,23 @@ unsafe fn map_device(
     let Some(desc) = table::recognise(fd, true) else { return fail(Errno::EBADF) };
     let Some(bound) = desc.bound(fd) else { return fail(Errno::EINVAL) };
     let Ok(start) = u64::try_from(ofs) else { return fail(Errno::EINVAL) };
-    if let Err(e) = bound.check_map(start, len as u64) {
+    // Through a device file all is counted from the start of the file in which the region lies.
+    let region_ofs = bound.region_ofs();
+    let (file, in_file, checked) = if desc.is_file() {
+        let end = start.saturating_add(len as u64);
+        (fd, start, bound.check_map(0, end.saturating_sub(region_ofs)))
+    } else {
+        let region = bound.region().as_raw_fd();
+        (region, start.saturating_add(region_ofs), bound.check_map(start, len as u64))
+    };
+    if let Err(e) = checked {
         return fail(e);
     }
-    let Ok(in_file) = off_t::try_from(start + bound.region_ofs()) else { return fail(Errno::EINVAL) };
+    let Ok(in_file) = off_t::try_from(in_file) else { return fail(Errno::EINVAL) };
     // Held meanwhile, so that nobody records the place in between.
     let mut maps = hold();
-    // SAFETY: as the caller promises; the region's file is as long as was checked.
-    let mem = unsafe { real::mmap(at, len, prot, flags, bound.region().as_raw_fd(), in_file) };
+    // SAFETY: as the caller promises; the file is as long as was checked.
+    let mem = unsafe { real::mmap(at, len, prot, flags, file, in_file) };
     if mem == MAP_FAILED {
         return mem;
     }

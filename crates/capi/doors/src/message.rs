@@ -26,7 +26,7 @@ unsafe fn arrived(msg: *const msghdr) {
                 let bytes = head.cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
                 let fds = libc::CMSG_DATA(at).cast::<c_int>();
                 for i in 0..bytes / size_of::<c_int>() {
-                    let _ = table::recognise(fds.add(i).read_unaligned(), true);
+                    table::arrived(fds.add(i).read_unaligned());
                 }
             }
             at = libc::CMSG_NXTHDR(msg, at);

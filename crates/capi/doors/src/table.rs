@@ -9,9 +9,10 @@ use core::ffi::c_int;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use ringway::raw::{self, Bound, Joined};
 use ringway_abi::Errno;
-use ringway_os::sys::{ForkWord, file_id};
+use ringway_os::place;
+use ringway_os::sys::{ForkWord, file_id, is_fuse_file, same_open_file};
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::epoll::Set;
@@ -25,6 +26,9 @@ pub const HIDDEN: u8 = 1;
 pub const DESC: u8 = 2;
 /// An epoll of the program that has netmap descriptors in it.
 pub const EPOLL: u8 = 3;
+
+/// An open device file that this process cannot take part in: the kernel serves it.
+pub const FILE: u8 = 4;
 
 /// As many fds as Linux lets a process have (`fs.nr_open`), if nobody raises it. Pages of it that are not written take no memory.
 const MAX_FDS: usize = 1 << 20;
@@ -85,7 +89,10 @@ pub fn is_inside() -> bool {
 /// A netmap descriptor, as this process has it.
 #[derive(Debug)]
 pub struct Desc {
+    /// The connection's.
     id: Option<(u64, u64)>,
+    /// Numbers of the program are copies of this device file, not of the connection behind it. What is no sync or wait goes to the kernel.
+    file: Option<OwnedFd>,
     bound: OnceLock<Box<Bound>>,
     /// Held while the broker is asked about this descriptor.
     asking: Mutex<()>,
@@ -94,13 +101,42 @@ pub struct Desc {
 }
 
 impl Desc {
-    fn new(fd: BorrowedFd<'_>) -> Arc<Self> {
-        Arc::new(Desc {
+    fn new(fd: BorrowedFd<'_>) -> Self {
+        Desc {
             id: file_id(fd),
+            file: None,
             bound: OnceLock::new(),
             asking: Mutex::new(()),
             syncs: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// The descriptor behind a device file: it is bound, and this process takes part. None if not.
+    fn behind(fd: c_int) -> Option<Self> {
+        if !is_fuse_file(borrow(fd)) {
+            return None;
+        }
+        prepare();
+        let connection = match raw::behind_file(borrow(fd)) {
+            // Not yet bound, but it may be.
+            Err(e) if e.errno() == Errno::ENXIO => return None,
+            Err(_) | Ok(None) => {
+                mark(fd, FILE);
+                return None;
+            }
+            Ok(Some(connection)) => place::keep(connection),
+        };
+        let file = borrow(fd).try_clone_to_owned().map(place::keep);
+        let (Ok(file), Ok(Joined::Bound(bound))) = (file, raw::join(connection.as_fd())) else {
+            mark(fd, FILE);
+            return None;
+        };
+        Some(Desc { file: Some(file), bound: OnceLock::from(bound), ..Desc::new(connection.as_fd()) })
+    }
+
+    /// True if the program has it as a device file.
+    pub fn is_file(&self) -> bool {
+        self.file.is_some()
     }
 
     /// What it has bound, as far as this process knows.
@@ -131,7 +167,10 @@ impl Desc {
 
     /// True if it is still what is at a number: the number may have been closed behind our back.
     pub fn is_at(&self, fd: c_int) -> bool {
-        file_id(borrow(fd)) == self.id
+        match &self.file {
+            Some(file) => same_open_file(borrow(fd), file.as_fd()),
+            None => file_id(borrow(fd)) == self.id,
+        }
     }
 
     /// Binds it with what `register` does.
@@ -241,8 +280,21 @@ pub fn hidden(first: u32, last: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The descriptor at a number, of whatever origin: the kernel is asked what the fd is unless we know it, or if `verify`.
+/// The descriptor at a number, of whatever origin: the kernel is asked what the fd is unless we know it, or if `verify`. A file of a FUSE file
+/// system is asked itself: for calls that would reach it anyway.
 pub fn recognise(fd: c_int, verify: bool) -> Option<Arc<Desc>> {
+    if kind(fd) == FILE && !verify {
+        return None;
+    }
+    find(fd, verify, Desc::behind)
+}
+
+/// A number that has just come from somebody: as [`recognise`], but only the kernel is asked. So device files are recognised later.
+pub fn arrived(fd: c_int) {
+    let _ = find(fd, true, |_| None);
+}
+
+fn find(fd: c_int, verify: bool, behind_file: impl Fn(c_int) -> Option<Desc>) -> Option<Arc<Desc>> {
     let known = desc(fd);
     if fd < 0 || fd as usize >= MAX_FDS || (known.is_some() && !verify) {
         return known;
@@ -255,25 +307,27 @@ pub fn recognise(fd: c_int, verify: bool) -> Option<Arc<Desc>> {
     if matches!(kind(fd), EPOLL | HIDDEN) {
         return None;
     }
-    if !raw::is_descriptor(borrow(fd)) {
+    let desc = if raw::is_descriptor(borrow(fd)) {
+        prepare();
+        Desc::new(borrow(fd))
+    } else {
         // Its number was closed behind our back.
         drop(known.and_then(|_| take(fd)));
-        return None;
-    }
-    prepare();
-    let desc = Desc::new(borrow(fd));
+        behind_file(fd)?
+    };
+    let is_twin = |d: &Desc| d.id == desc.id && d.id.is_some() && d.is_file() == desc.is_file();
     let twin = hold().values().find_map(|entry| match entry {
-        Entry::Desc(other) if other.id == desc.id && desc.id.is_some() => Some(other.clone()),
+        Entry::Desc(other) if is_twin(other) => Some(other.clone()),
         _ => None,
     });
-    let desc = twin.unwrap_or(desc);
+    let desc = twin.unwrap_or_else(|| Arc::new(desc));
     drop(put(fd, Entry::Desc(desc.clone())));
     Some(desc)
 }
 
 /// A new descriptor at a number of the program.
 pub fn add(fd: c_int) {
-    drop(put(fd, Entry::Desc(Desc::new(borrow(fd)))));
+    drop(put(fd, Entry::Desc(Arc::new(Desc::new(borrow(fd))))));
 }
 
 // Processes.
@@ -343,7 +397,7 @@ pub fn prepare() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         FLOOR.store(floor() as usize, Relaxed);
-        ringway_os::place::move_kept_fds(hide);
+        place::move_kept_fds(hide);
         let word = ForkWord::new().ok();
         if let Some(word) = &word {
             // SAFETY: touches no memory.

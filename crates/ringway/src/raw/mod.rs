@@ -156,7 +156,7 @@ pub(crate) fn join_owned(fd: OwnedFd) -> Result<Joined, OpenError> {
 
 /// The descriptor behind an open device file (broker with `[device]`), for a process that has the library after all: with it the
 /// syncs are done here, not by the broker's helper. To be used with [`join`]; the file and what comes back are copies of one
-/// descriptor. None if `fd` is no device file. Only the kernel is asked, unless it is a file of some FUSE file system.
+/// descriptor. None if `fd` is no device file. Only the kernel is asked, unless it is a file of some FUSE file system, which may make us wait.
 ///
 /// # Errors
 /// ENXIO if nothing is bound.
