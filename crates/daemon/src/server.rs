@@ -263,6 +263,7 @@ impl Server {
             self.break_locks();
             self.worker.change(&mut self.registry, |r| r.unbind(binding));
         }
+        self.registry.sweep_user_memory();
         self.close_retired();
         let _ = self.epoll.remove(&session.conn);
         self.closers.close_conn(session.uid, session.conn);

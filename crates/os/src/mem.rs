@@ -164,6 +164,14 @@ impl Memfd {
         Ok(rustix::fs::fallocate(&self.fd, flags, self.ofs as u64, self.len_bytes as u64)?)
     }
 
+    /// True if the whole file, also what is outside of this window, has any page.
+    ///
+    /// # Errors
+    /// What fstat answers.
+    pub fn has_pages(&self) -> io::Result<bool> {
+        Ok(rustix::fs::fstat(&self.fd)?.st_blocks != 0)
+    }
+
     /// Its length.
     #[must_use]
     pub fn len_bytes(&self) -> usize {

@@ -107,6 +107,11 @@ impl Registry {
         Ok(domain.file())
     }
 
+    /// Gives back memory that users have touched where they have no region.
+    pub fn sweep_user_memory(&mut self) {
+        self.domains.values_mut().for_each(Domain::sweep);
+    }
+
     /// Where the region that `who` calls `mem_id` begins in its file; 0 if there is none (a port that was made to answer a question is
     /// gone with its region).
     #[must_use]
