@@ -131,7 +131,7 @@ mod tests {
         for _ in 0..2000 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let n = (state >> 16) as usize;
-            if n % 3 == 0 && !held.is_empty() {
+            if n.is_multiple_of(3) && !held.is_empty() {
                 let (at, count): (usize, usize) = held.swap_remove(n % held.len());
                 units[at..at + count].fill(false);
                 w.give(at * ALIGN);
