@@ -155,13 +155,23 @@ impl Memfd {
         Ok(out)
     }
 
-    /// Gives all pages back to the system; contents read as zeros afterwards.
+    /// Gives the pages of a part back to the system; contents read as zeros afterwards. Waits for whoever is writing to the file.
+    ///
+    /// # Errors
+    /// What fallocate answers.
+    pub fn discard_part(&self, part: std::ops::Range<usize>) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let end = part.end.min(self.len_bytes);
+        let Some(len) = end.checked_sub(part.start).filter(|len| *len > 0) else { return Ok(()) };
+        Ok(rustix::fs::fallocate(&self.fd, flags, (self.ofs + part.start) as u64, len as u64)?)
+    }
+
+    /// As [`Memfd::discard_part`], all of it.
     ///
     /// # Errors
     /// What fallocate answers.
     pub fn discard(&self) -> io::Result<()> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(rustix::fs::fallocate(&self.fd, flags, self.ofs as u64, self.len_bytes as u64)?)
+        self.discard_part(0..self.len_bytes)
     }
 
     /// True if the whole file, also what is outside of this window, has any page.

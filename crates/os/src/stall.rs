@@ -102,6 +102,16 @@ impl StalledPage {
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
+    /// Writes a byte of the page at the start of a file: sleeps on it with the file's lock held.
+    ///
+    /// # Errors
+    /// What pwrite answers.
+    pub fn write(&self, file: BorrowedFd<'_>) -> io::Result<usize> {
+        // SAFETY: the page is mapped as long as `self`, and nobody refers to it.
+        let n = unsafe { libc::pwrite(file.as_raw_fd(), self.page.as_ptr().cast(), 1, 0) };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
     /// Lets the page come: who sleeps on it goes on.
     pub fn release(&self) {
         // EEXIST: it is there.

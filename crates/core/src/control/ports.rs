@@ -4,6 +4,7 @@ use super::monitors::MONITOR_FLAGS;
 use super::nic::nic_key;
 use super::persistent::Persistent;
 use super::regions::no_memory;
+use super::retired::GivenBack;
 use super::{Asker, ControlError, Kind, PortEntry, PortId, RegionId, Registry, RingUse};
 use crate::layout::{Dir, Geometry, RegionWish, state_memfd_bytes};
 use crate::pool::Shm;
@@ -387,7 +388,7 @@ impl Registry {
         if let Kind::Vale { switch: Some(i), index, .. } = port.kind {
             self.unseat(i, index);
         }
-        let _ = port.state.memfd.discard();
+        self.retire_memory(port.owner, GivenBack::whole(port.state.memfd.clone()));
         self.retire_bells(port.owner, [port.rx_bell, port.tx_bell, port.worker_bell], port.notice);
         self.release_region(port.region);
     }

@@ -1,6 +1,7 @@
 //! Regions: made for a port, shared by id, gone with the last port.
 
 use super::domain::Domain;
+use super::retired::GivenBack;
 use super::{Asker, ControlError, RegionEntry, RegionId, Registry};
 use crate::layout::{BadPool, RegionLayout, RegionWish};
 use crate::pool::{Region, Shm};
@@ -109,7 +110,10 @@ impl Registry {
 
     /// Gives back memory that users have touched where they have no region.
     pub fn sweep_user_memory(&mut self) {
-        self.domains.values_mut().for_each(Domain::sweep);
+        let swept = self.domains.iter_mut().filter_map(|(owner, domain)| Some((*owner, domain.sweep()?)));
+        for (owner, pages) in swept.collect::<Vec<_>>() {
+            self.retire_memory(owner, pages);
+        }
     }
 
     /// Where the region that `who` calls `mem_id` begins in its file; 0 if there is none (a port that was made to answer a question is
@@ -146,11 +150,12 @@ impl Registry {
             return;
         }
         if let Some(gone) = self.regions.remove(&id) {
-            // A client may keep its map; the pages need not stay.
-            let _ = gone.region.shm.memfd.discard();
-            if let Some(domain) = self.domains.get_mut(&gone.owner) {
-                domain.give(gone.region.shm.memfd.ofs());
-            }
+            let memfd = gone.region.shm.memfd.clone();
+            let pages = match self.domains.get_mut(&gone.owner) {
+                Some(domain) => domain.leave(memfd),
+                None => GivenBack::whole(memfd),
+            };
+            self.retire_memory(gone.owner, pages);
             self.globals.retain(|_, global| *global != id);
             if gone.mem_id == self.last_mem_id {
                 let before = self.regions.values().map(|r| r.mem_id).filter(|m| *m < gone.mem_id).max();

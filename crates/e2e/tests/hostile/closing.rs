@@ -216,6 +216,47 @@ fn an_epoll_held_on_a_page_that_never_comes_delays_nobody() {
     wait_until("all is closed", || closing(&broker) <= 1);
 }
 
+/// Who writes to a file has its lock while the bytes come. Giving pages of the file back takes that lock.
+#[test]
+fn memory_that_is_written_from_a_page_that_never_comes_delays_nobody() {
+    const TEST: &str = "memory_that_is_written_from_a_page_that_never_comes_delays_nobody";
+    if !root_or_skip(TEST) {
+        return;
+    }
+    let (region_page, state_page) = match (StalledPage::new(), StalledPage::new()) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(e), _) | (_, Err(e)) => {
+            println!("SKIP {TEST}: userfaultfd: {e}");
+            return;
+        }
+    };
+    let broker = TestBroker::start("admit = \"all\"");
+    let (grant, conn) = as_user(HOSTILE, || register(&broker.socket(), "vale1:h")).unwrap();
+    std::thread::scope(|s| {
+        let _release = Finally(|| {
+            region_page.release();
+            state_page.release();
+        });
+        for (page, memory) in [(&region_page, &grant.region.memfd), (&state_page, &grant.state.memfd)] {
+            let memory = memory.as_fd().try_clone_to_owned().unwrap();
+            s.spawn(move || {
+                become_user(HOSTILE);
+                let _ = page.write(memory.as_fd());
+            });
+            assert!(page.wait_touched(LIMIT).unwrap());
+        }
+        // The port ends, and with it its memory.
+        drop((grant, conn));
+        latencies(&broker.socket(), 101).check("memory that is being written is given back");
+        assert_eq!(broker.ports().as_array().map(Vec::len), Some(0));
+        assert!(closing(&broker) >= 1, "nothing waits: the test tests nothing");
+        as_user(OTHER, || register(&broker.socket(), "vale2:o")).unwrap();
+        // He himself goes on, too, within his limits.
+        as_user(HOSTILE, || register(&broker.socket(), "vale1:h")).unwrap();
+    });
+    wait_until("all is given back", || closing(&broker) <= 1);
+}
+
 #[test]
 fn a_reply_socket_that_stalls_who_sends_on_it_gets_nothing() {
     const TEST: &str = "a_reply_socket_that_stalls_who_sends_on_it_gets_nothing";
