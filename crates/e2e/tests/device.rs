@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const NOBODY: u32 = 65534;
@@ -36,6 +37,7 @@ impl Bed {
         for (source, flags) in [
             ("calls", &["-static"][..]),
             ("requests", &["-static"]),
+            ("stall", &["-static", "-pthread"]),
             ("raw", &["-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]),
         ] {
             let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -252,21 +254,52 @@ fn a_user_has_so_many_descriptors_and_no_more() {
     eventually("the killed one's place is free", || bed.run("calls", &["open"], NOBODY) == "0");
 }
 
+/// A caller whose request lies in memory that never comes, and somebody waits for it.
+fn stalled(bed: &Bed) -> Peer {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let file = bed.dir.path().join(format!("stall-{}", NEXT.fetch_add(1, Relaxed)));
+    std::fs::write(&file, "").expect("a place for a file system");
+    let mut peer = Peer::start(bed.command("stall", &[file.to_str().expect("UTF-8")], 0)).expect("it starts");
+    assert_eq!(peer.line(), "stalled");
+    peer
+}
+
 #[test]
 fn a_caller_whose_memory_never_comes_stalls_nobody_and_can_be_killed() {
     let Some(bed) = Bed::new("device", "mode = \"0666\"") else { return };
-    let mut stalled = Peer::start(bed.command("calls", &["stall"], 0)).expect("it starts");
-    let start = Instant::now();
+    let (start, mut caller) = (Instant::now(), stalled(&bed));
     for uid in [0, NOBODY] {
         assert_eq!(bed.run("calls", &["bind", &format!("vale{uid}:x")], uid), "0");
     }
     let others = start.elapsed();
-    assert_eq!(stalled.line(), "EFAULT");
+    assert_eq!(caller.line(), "EFAULT");
     println!("others took {others:?}, the stalled one {:?}", start.elapsed());
-    let mut again = Peer::start(bed.command("calls", &["stall"], 0)).expect("it starts");
-    // In the middle of its call, or just before it.
-    again.kill();
+    assert!(start.elapsed() >= Duration::from_millis(900), "it was not waited for: the test tests nothing");
+    // As many as may hang, and one more: others of this user are refused, another user is not concerned.
+    let mut callers: Vec<Peer> = (1..16).map(|_| stalled(&bed)).collect();
+    callers.iter_mut().for_each(|c| assert_eq!(c.line(), "EFAULT"));
+    assert_eq!(bed.run("calls", &["bind", "vale0:x"], 0), "14", "EFAULT");
+    assert_eq!(bed.run("calls", &["bind", "vale1:x"], NOBODY), "0");
+    // Their memory goes with them, and with it what waits there.
+    callers.iter_mut().for_each(Peer::kill);
+    caller.kill();
+    eventually("all is as before", || bed.run("calls", &["bind", "vale0:x"], 0) == "0");
     assert_eq!(bed.run("calls", &["all"], 0), "ok");
+}
+
+#[test]
+fn a_caller_whose_memory_never_comes_does_not_keep_the_broker_from_ending() {
+    let Some(mut bed) = Bed::new("device", "") else { return };
+    let mut caller = stalled(&bed);
+    assert_eq!(caller.line(), "EFAULT");
+    let start = Instant::now();
+    assert!(bed.broker.command("ringway").args(["broker", "stop"]).status().expect("it runs").success());
+    eventually("all is taken away", || bed.is_clean());
+    let config = format!("[device]\npath = {:?}", bed.path());
+    bed.broker.restart(&config);
+    println!("the next broker after {:?}: {}", start.elapsed(), bed.status());
+    assert_eq!(bed.run("calls", &["all"], 0), "ok");
+    caller.kill();
 }
 
 /// A holder of a port, and its answers: errno of a sync, and the events of a poll.

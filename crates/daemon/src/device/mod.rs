@@ -44,6 +44,8 @@ const READY: &str = "ready";
 const READY_PRIVATE: &str = "ready, private";
 /// How long it may take to begin, and to end.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to be dead when it was killed.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The file in the mounted folder.
 const FILE_NAME: &str = "netmap";
 
@@ -122,8 +124,7 @@ impl Device {
     /// The helper has ended by itself, or was killed: takes away what it left.
     pub fn lost(&mut self) {
         if let Some(mut helper) = self.helper.take() {
-            let _ = helper.child.kill();
-            let status = helper.child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
+            let status = kill(&mut helper.child);
             clean_up(&helper.mount, &helper.path);
             self.off = format!("its helper ended ({status}); it comes back when the broker is started again");
             tracing::error!("the device file {} is gone: {}", helper.path.display(), self.off);
@@ -151,9 +152,22 @@ impl Drop for Device {
         while !matches!(child.try_wait(), Ok(Some(_))) && Instant::now() < end {
             ringway_os::sys::sleep(Duration::from_millis(2));
         }
-        let _ = child.kill();
-        let _ = child.wait();
+        kill(&mut child);
         clean_up(&mount, &path);
+    }
+}
+
+/// Kills the helper, and says how it ended. A thread of it may be where not even that ends it at once: then it is left alone.
+fn kill(child: &mut Child) -> String {
+    let _ = child.kill();
+    let end = Instant::now() + KILL_TIMEOUT;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.to_string(),
+            Ok(None) if Instant::now() < end => ringway_os::sys::sleep(Duration::from_millis(2)),
+            Ok(None) => return "killed, and still there".into(),
+            Err(e) => return e.to_string(),
+        }
     }
 }
 
@@ -196,8 +210,7 @@ fn start_helper(config: &DeviceConfig, socket: &Path) -> Result<Helper, String> 
         (Ok(_), READY) => Ok(helper),
         (Ok(_), READY_PRIVATE) => Ok(Helper { private: true, ..helper }),
         (told, said) => {
-            let _ = helper.child.kill();
-            let _ = helper.child.wait();
+            kill(&mut helper.child);
             clean_up(&helper.mount, &helper.path);
             Err(match (told, said) {
                 (Err(e), _) => format!("its helper does not answer: {e}"),

@@ -1,7 +1,6 @@
 // Every operation on a device file, of a statically linked program. Usage: calls DEVICE COMMAND [SWITCH]
 
 #define _GNU_SOURCE
-#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
@@ -199,31 +198,6 @@ static void traffic(const char *sw)
 	CHECK(nm_ring_empty(NETMAP_RXRING(b.nifp, 0)));
 }
 
-// A request whose body lies on a page that we never fill.
-static void stall(void)
-{
-	int uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	struct uffdio_api api = {.api = UFFD_API};
-	CHECK(uffd >= 0 && ioctl(uffd, UFFDIO_API, &api) == 0);
-	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct uffdio_register r = {
-		.range = {(uintptr_t)page, 4096},
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-	CHECK(ioctl(uffd, UFFDIO_REGISTER, &r) == 0);
-	struct nmreq_header hdr;
-	struct nmreq_register reg;
-	int fd = dev_open();
-	fill(&hdr, &reg, "vale8:stall");
-	hdr.nr_body = (uintptr_t)page;
-	puts("ready");
-	fflush(stdout);
-	CHECK(ioctl(fd, NIOCCTRL, &hdr) == -1 && errno == EFAULT);
-	puts("EFAULT");
-	fflush(stdout);
-	pause();
-}
-
 // Holds a port; then each line asks for a sync, and is answered with what came of it.
 static void hold(const char *name)
 {
@@ -295,8 +269,6 @@ int main(int argc, char **argv)
 		int fd = dev_open();
 		fill(&hdr, &reg, name);
 		printf("%d\n", ioctl(fd, NIOCCTRL, &hdr) ? errno : 0);
-	} else if (strcmp(what, "stall") == 0) {
-		stall();
 	} else if (strcmp(what, "hold") == 0) {
 		hold(name);
 	} else if (strcmp(what, "bind-stdin") == 0) {
