@@ -11,7 +11,7 @@
 //! what they map; so the mount is a folder, and the path of the device a symbolic link to the file in it.
 //!
 //! **Nobody stalls others.** Each open descriptor has a thread; the one that takes requests from the kernel never waits. Callers' memory is
-//! touched in further threads, on which the descriptor's waits a second at most ([`memory`]).
+//! touched in further threads, on which the descriptor's waits a second at most (`memory`).
 //!
 //! Source: Linux kernel documents filesystems/fuse/fuse-passthrough, fuse-io.
 
