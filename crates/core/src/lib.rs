@@ -23,4 +23,5 @@ pub mod repair;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod sim;
 pub mod stats;
+pub mod sync_loop;
 pub mod vale;

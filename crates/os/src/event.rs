@@ -3,7 +3,7 @@
 //! Source: eventfd(2), epoll(7).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,20 @@ impl Doorbell {
     /// Only for doorbells shared within one uid: a hostile holder could make the fd blocking. See [`PrivateBell`].
     pub fn ring(&self) {
         let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+    }
+}
+
+/// Whether an fd is an eventfd.
+///
+/// # Errors
+/// EBADF if it is closed, EINVAL if it is something else: what the kernel answers who looks one up.
+pub fn check_eventfd(fd: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::io::fcntl_getfd(fd)?;
+    match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
+        Ok(what) if what.as_os_str() == "anon_inode:[eventfd]" => Ok(()),
+        Ok(_) => Err(rustix::io::Errno::INVAL.into()),
+        // Without /proc nobody can tell.
+        Err(_) => Ok(()),
     }
 }
 
@@ -235,6 +249,13 @@ mod tests {
         bell.ring();
         let drain = Epoll { fd: bell.lent().as_fd().try_clone_to_owned().unwrap() };
         assert_eq!((edges(&drain), edges(&watcher), edges(&other)), (1, 0, 1));
+    }
+
+    #[test]
+    fn an_eventfd_is_told_from_other_files() {
+        let (bell, epoll) = (Doorbell::new().unwrap(), Epoll::new().unwrap());
+        assert!(check_eventfd(bell.as_fd()).is_ok());
+        assert_eq!(check_eventfd(epoll.as_fd()).unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]

@@ -22,6 +22,7 @@
 
 pub mod bpf;
 pub mod bytes;
+pub mod csb;
 pub mod event;
 pub mod link;
 pub mod mem;

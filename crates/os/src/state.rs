@@ -135,6 +135,14 @@ pub struct AckLine {
     pub hands: Cursor,
 }
 
+/// Of the first bound ring of a descriptor in CSB mode: its sync loop.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct LoopLine {
+    /// `ringway_core::sync_loop` says what is in it (clients write; the broker breaks it like a lock).
+    pub word: AtomicU64,
+}
+
 /// The whole state of one ring.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
@@ -155,6 +163,8 @@ pub struct RingState {
     pub post: PostLine,
     /// Answers of a worker.
     pub ack: AckLine,
+    /// A sync loop.
+    pub sync_loop: LoopLine,
     /// Counters: written under the sync lock (or the senders' lock where `stats` says so).
     pub counters: [Counter; RING_COUNTERS],
 }

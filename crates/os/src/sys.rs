@@ -22,6 +22,32 @@ pub fn sleep(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// Lets sleeps of this thread end as exactly as the clock can, instead of up to 50 microseconds late, until dropped.
+///
+/// Source: prctl(2), PR_SET_TIMERSLACK.
+#[derive(Debug)]
+pub struct ExactSleeps {
+    before: u64,
+    /// It is a setting of the thread.
+    _here: std::marker::PhantomData<*const ()>,
+}
+
+impl ExactSleeps {
+    /// From now on. None if the kernel refuses.
+    #[must_use]
+    pub fn begin() -> Option<Self> {
+        let before = rustix::thread::current_timer_slack().ok()?;
+        rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).ok()?;
+        Some(ExactSleeps { before, _here: std::marker::PhantomData })
+    }
+}
+
+impl Drop for ExactSleeps {
+    fn drop(&mut self) {
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(self.before));
+    }
+}
+
 /// Nanoseconds of the monotonic clock.
 #[inline]
 #[must_use]

@@ -12,6 +12,7 @@ use crate::wait::{Interest, Kit, Looked, Ready, is_ready};
 use ringway_abi::{Errno, NR_DO_RX_POLL, NR_NO_TX_POLL};
 use ringway_core::adapter::SyncFlags;
 use ringway_core::layout::{Dir, region_bufs};
+use ringway_core::kring::SyncOutcome;
 use ringway_core::lease::{EndContext, EndRing, Endpoint, Grant, RingParts};
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -50,7 +51,7 @@ impl Bound {
         self.link.check().inspect_err(|_| self.end.release_devices())
     }
 
-    fn pass(&self) -> Result<Pass<'_>, SyncError> {
+    pub(crate) fn pass(&self) -> Result<Pass<'_>, SyncError> {
         match self.link.enter() {
             Ok(me) => Ok(Pass { context: self.end.context(), link: &self.link, me }),
             Err(e) => {
@@ -147,13 +148,19 @@ pub(crate) struct Pass<'a> {
 impl Pass<'_> {
     #[inline]
     fn sync(&self, ring: &mut impl Turn, flags: SyncFlags) -> Result<(), SyncError> {
-        let done = ring.with(|parts| {
-            let RingParts { handle, driver, index } = parts;
+        let outcome = self.outcome(ring, flags);
+        settle(outcome, ring.ring().handle(), ring.ring().index())
+    }
+
+    /// One sync of one ring.
+    #[inline]
+    pub fn outcome(&self, ring: &mut impl Turn, flags: SyncFlags) -> SyncOutcome {
+        let done = ring.with(|RingParts { handle, driver, .. }| {
             let mut source = self.link;
-            settle(self.context.sync(handle, driver, self.me, flags, &mut source), handle, index)
+            self.context.sync(handle, driver, self.me, flags, &mut source)
         });
         // Another thread is at it: skipped, as netmap does.
-        done.unwrap_or(Ok(()))
+        done.unwrap_or(SyncOutcome::Skipped)
     }
 
     /// Syncs them all; the first error of those that `tells` picks.

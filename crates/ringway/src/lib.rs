@@ -56,6 +56,7 @@ mod builder;
 mod embedded;
 mod port;
 mod port_wait;
+mod sync_loop;
 
 #[cfg(test)]
 mod hostile_tests;
@@ -67,6 +68,7 @@ pub use error::{OpenError, SwapError, SyncError};
 pub use extra::{ExtraBuf, Lender, Place, swap};
 pub use port::{Port, PortCounters};
 pub use rx::{RxRing, RxSlot};
+pub use sync_loop::{LoopConfig, LoopError, LoopStopper, MAX_SLEEP, RingEvents, RunningLoop};
 pub use tx::{MAX_PACKET_SLOTS, TxRing, TxSlot};
 pub use wait::{Interest, Ready};
 
@@ -78,4 +80,5 @@ pub use ringway_core::kring::CursorError;
 pub use ringway_core::layout::{Dir, Geometry};
 pub use ringway_core::stats::{Counters, Drop as DropReason};
 pub use ringway_os::bytes::Payload;
+pub use ringway_os::csb::{AppEntry, Csb, LoopEntry};
 pub use ringway_os::ring::SlotWord;

@@ -65,14 +65,15 @@ impl Ready {
 }
 
 /// Syncs in vain, with the far side saying that it moved, before we give way; and before we sleep.
-const FUTILE_YIELD: u32 = 4;
-const FUTILE_SLEEP: u32 = 256;
+pub(crate) const FUTILE_YIELD: u32 = 4;
+pub(crate) const FUTILE_SLEEP: u32 = 256;
 
 const RX_BELL: u64 = 0;
 const TX_BELL: u64 = 1;
 const HANGUP: u64 = 2;
 const DEVICE: u64 = 3;
 const NOTICE: u64 = 4;
+const KICK: u64 = 5;
 
 /// One evaluation: what is ready, and what went wrong beside it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,6 +155,11 @@ impl Watch {
         }
     }
 
+    /// Watches an eventfd too, which nobody need drain.
+    pub fn add_kick(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.epoll.add(fd, KICK, EventFlags::IN | EventFlags::ET)
+    }
+
     pub fn is_for(&self, me: u32, interest: Interest) -> bool {
         self.of == me && self.interest == interest
     }
@@ -200,7 +206,7 @@ fn add_device(epoll: &Epoll, fd: BorrowedFd<'_>, events: EventFlags) -> io::Resu
 pub(crate) struct Kit {
     watch: Option<Arc<Watch>>,
     pub events: EventBuf,
-    spinner: Spinner,
+    pub spinner: Spinner,
 }
 
 impl Kit {
@@ -330,9 +336,15 @@ impl Bound {
         let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
         let all = || rings(Dir::Rx).chain(rings(Dir::Tx));
         let moved = || all().any(|r| enough(r, min).is_some_and(|wanted| r.has_moved(wanted)));
-        let peer = all().map(EndRing::peer_cpu).find(|cpu| *cpu != 0).unwrap_or(0);
-        let together = peer == this_cpu_plus_1() || !has_several_cpus();
-        spinner.spin(together, moved, now, deadline)
+        spinner.spin(self.shares_cpu(interest), moved, now, deadline)
+    }
+
+    /// True if the far side of a ring of interest last ran on the very processor that we run on.
+    pub(crate) fn shares_cpu(&self, interest: Interest) -> bool {
+        let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
+        let all = rings(Dir::Rx).chain(rings(Dir::Tx));
+        let peer = all.map(EndRing::peer_cpu).find(|cpu| *cpu != 0).unwrap_or(0);
+        peer == this_cpu_plus_1() || !has_several_cpus()
     }
 
     /// What is ready without a sync.
@@ -355,6 +367,15 @@ impl Bound {
         rings(Dir::Rx).chain(rings(Dir::Tx)).any(|ring| {
             let more = ring.ready() + 1;
             enough(ring, more).is_some_and(|wanted| wanted == more && ring.announce(wanted))
+        })
+    }
+
+    /// As [`Bound::announce_more`], without announcing.
+    pub(crate) fn has_more(&self, interest: Interest) -> bool {
+        let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
+        rings(Dir::Rx).chain(rings(Dir::Tx)).any(|ring| {
+            let more = ring.ready() + 1;
+            enough(ring, more).is_some_and(|wanted| wanted == more && ring.has_moved(wanted))
         })
     }
 

@@ -1,12 +1,14 @@
 //! Binding: rings of a port to a descriptor, and back.
 
 use super::audit::{pipe_buffers, ring_buffers};
+use super::options::apply_csb;
 use super::{Asker, Binding, BindingId, ControlError, Kind, PortId, RegionId, Registry, ReqOption};
 use crate::kring::RingHandle;
 use crate::layout::{Dir, RingShared};
 use crate::lease::{BoundRings, Grant, GrantKind, PeerGrant};
 use crate::offsets::Offsets;
 use crate::pool::Exhausted;
+use crate::sync_loop::LoopWord;
 use ringway_abi::{
     Errno, NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_REG_ALL_NIC, NR_REG_NIC_SW, NR_REG_NULL, NR_REG_ONE_NIC,
     NR_REG_ONE_SW, NR_REG_SW, NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, nmreq_register,
@@ -112,14 +114,21 @@ impl Registry {
         port.bindings += 1;
         let region = &mut self.regions.get_mut(&region_id).ok_or_else(gone)?.region;
         let made = region.make_if(&name, &tx_ofs, &rx_ofs);
-        let if_ofs = match made {
-            Ok(ofs) => ofs,
-            Err(e) => {
+        let checked = made.as_ref().map_or(Ok(()), |ofs| {
+            let csb = apply_csb(tx.len() + rx.len(), exclusive, options);
+            csb.inspect_err(|_| region.drop_if(*ofs))
+        });
+        let if_ofs = match (made, checked) {
+            (Ok(ofs), Ok(())) => ofs,
+            (made, checked) => {
                 if let Some(port) = self.ports.get_mut(&id) {
                     port.bindings -= 1;
                 }
                 self.give_rings(id, [(Dir::Rx, rx), (Dir::Tx, tx)]);
-                return Err(self.exhausted(e, region_id));
+                return Err(match made {
+                    Err(e) => self.exhausted(e, region_id),
+                    Ok(_) => checked.err().unwrap_or_else(gone),
+                });
             }
         };
         let extra_bufs = region.take_extra(if_ofs, req.nr_extra_bufs);
@@ -170,10 +179,12 @@ impl Registry {
         let ring = &mut if dir == Dir::Tx { &mut port.tx } else { &mut port.rx }[usize::from(i)];
         ring.users += 1;
         ring.exclusive = exclusive;
-        if dir == Dir::Rx
-            && let Some(shared) = RingShared::new(&port.state.map, &port.geometry, dir, i)
-        {
+        let Some(shared) = RingShared::new(&port.state.map, &port.geometry, dir, i) else { return Ok(taken) };
+        if dir == Dir::Rx {
             shared.state.senders.bound.store(1, std::sync::atomic::Ordering::Release);
+        }
+        if taken.is_first {
+            LoopWord::of(&shared.state).clear();
         }
         Ok(taken)
     }

@@ -4,6 +4,7 @@ use super::{Asker, Kind, PortEntry, Registry};
 use crate::kring::{BROKER, REPAIR};
 use crate::layout::{Dir, RingShared};
 use crate::repair::{SyncKind, repair_receiver, repair_sync};
+use crate::sync_loop::LoopWord;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a lock is for.
@@ -73,13 +74,17 @@ impl Registry {
         RingShared::new(&port.state.map, &port.geometry, Dir::Rx, (far >> 8) as u16)
     }
 
-    /// Breaks every lock whose holder is dead, and repairs what was behind it. Returns how many.
+    /// Breaks every lock whose holder is dead, and repairs what was behind it; ends sync loops of the dead. Returns how many.
     pub fn break_locks(&self, is_dead: impl Fn(u32) -> bool) -> usize {
         let dead = |holder: u32| !matches!(holder, 0 | BROKER | REPAIR) && is_dead(holder);
         let mut broken = 0;
         // Syncs first: whether one had published in a far ring can be seen as long as that ring's lock is still held.
         for found in self.all_rings() {
             let state = &*found.ring.state;
+            let runner = LoopWord::of(state).runner();
+            if dead(runner) && LoopWord::of(state).end(runner) {
+                broken += 1;
+            }
             let poster = state.post.lock.holder();
             if dead(poster) && state.post.lock.steal(poster, REPAIR) {
                 state.post.lock.unlock(REPAIR);

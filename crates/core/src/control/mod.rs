@@ -39,7 +39,7 @@ pub use brokered::{Job, Jobs};
 pub use info::{HolderInfo, PortInfo, RingInfo};
 pub use locks::{HeldLock, LockKind};
 pub use nic::InterfaceUsers;
-pub use options::{ReqOption, check_options};
+pub use options::{CsbArray, ReqOption, check_csb, check_options};
 pub use retired::Retired;
 pub use tunables::Tunables;
 

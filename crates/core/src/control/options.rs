@@ -1,17 +1,21 @@
 //! Options of REGISTER: which there are, their statuses, and what OFFSETS does to rings.
 //!
+//! CSB names memory of the client, which the library there has looked at: what arrives here is how many entries it found, see
+//! [`ReqOption::csb`]. The rest of CSB mode is the library's.
+//!
 //! The list itself, linked by addresses of the client, is walked by the library there; here it is a sequence of types and bodies, none
 //! of which is believed.
 //!
-//! Source: abi.md 8 and 9.13; semantics.md 14.
+//! Source: abi.md 8, 9.13 and 12; semantics.md 14.
 
 use super::bind::Taken;
 use super::{Asker, BindingId, ControlError, Kind, PortId, Registry};
 use crate::layout::Dir;
 use crate::offsets::Offsets;
 use ringway_abi::{
-    Errno, NETMAP_REQ_OPT_MAX, NETMAP_REQ_OPT_OFFSETS, NETMAP_REQ_OPT_SYNC_KLOOP_EVENTFDS, nmreq_opt_offsets,
-    nmreq_option, nmreq_register, option_name, option_size,
+    Errno, NETMAP_REQ_OPT_CSB, NETMAP_REQ_OPT_MAX, NETMAP_REQ_OPT_OFFSETS,
+    NETMAP_REQ_OPT_SYNC_KLOOP_EVENTFDS, nmreq_opt_csb, nmreq_opt_offsets, nmreq_option, nmreq_register,
+    option_name, option_size,
 };
 use std::sync::atomic::Ordering::Relaxed;
 use zerocopy::{FromBytes, IntoBytes};
@@ -38,9 +42,93 @@ impl ReqOption {
         ReqOption { nro_reqtype: NETMAP_REQ_OPT_OFFSETS, nro_status: 0, body }
     }
 
+    /// CSB. `app` and `kern` stand for the arrays at the client's two addresses: how many entries are mapped there.
+    #[must_use]
+    pub fn csb(app: CsbArray, kern: CsbArray) -> Self {
+        let nro_opt = nmreq_option::default();
+        let o = nmreq_opt_csb { nro_opt, csb_atok: app.to_word(), csb_ktoa: kern.to_word() };
+        ReqOption { nro_reqtype: NETMAP_REQ_OPT_CSB, nro_status: 0, body: o.as_bytes()[HEAD_BYTES..].to_vec() }
+    }
+
     /// Settles it.
     fn answer(&mut self, errno: Errno) {
         self.nro_status = errno.0 as u32;
+    }
+}
+
+/// An array of a CSB, as the library found it at the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CsbArray {
+    /// The address is not a multiple of 64.
+    Misaligned,
+    /// So many entries can be read and written there.
+    Entries(u32),
+}
+
+impl CsbArray {
+    fn to_word(self) -> u64 {
+        match self {
+            CsbArray::Misaligned => u64::MAX,
+            CsbArray::Entries(n) => n.into(),
+        }
+    }
+
+    fn from_word(word: u64) -> Self {
+        u32::try_from(word).map_or(CsbArray::Misaligned, CsbArray::Entries)
+    }
+
+    /// Whether it serves `rings` rings.
+    ///
+    /// # Errors
+    /// EINVAL, EFAULT.
+    pub fn check(self, rings: usize) -> Result<(), Errno> {
+        match self {
+            CsbArray::Misaligned => Err(Errno::EINVAL),
+            CsbArray::Entries(n) if (n as usize) < rings => Err(Errno::EFAULT),
+            CsbArray::Entries(_) => Ok(()),
+        }
+    }
+}
+
+/// Whether a descriptor with so many rings can be in CSB mode. Source: abi.md 12.
+///
+/// # Errors
+/// EINVAL, EFAULT.
+pub fn check_csb(rings: usize, exclusive: bool, app: CsbArray, kern: CsbArray) -> Result<(), Errno> {
+    if rings == 0 {
+        return Ok(());
+    }
+    if !exclusive {
+        return Err(Errno::EINVAL);
+    }
+    app.check(rings)?;
+    kern.check(rings)
+}
+
+/// The CSB option, if there is one, of a request that is about to bind so many rings.
+pub(super) fn apply_csb(rings: usize, exclusive: bool, options: &mut [ReqOption]) -> Result<(), ControlError> {
+    let Some(option) = options.iter_mut().find(|o| o.nro_reqtype == NETMAP_REQ_OPT_CSB) else {
+        return Ok(());
+    };
+    let bytes = [&[0; HEAD_BYTES][..], &option.body].concat();
+    let Ok(wish) = nmreq_opt_csb::read_from_bytes(&bytes) else {
+        return Err(refuse(Errno::EINVAL, "the option has another size than its type"));
+    };
+    let (app, kern) = (CsbArray::from_word(wish.csb_atok), CsbArray::from_word(wish.csb_ktoa));
+    match check_csb(rings, exclusive, app, kern) {
+        Ok(()) => {
+            option.nro_status = 0;
+            Ok(())
+        }
+        Err(e) => {
+            option.answer(e);
+            let text = if exclusive {
+                format!("CSB mode needs two arrays of {rings} entries, each on a boundary of 64 bytes")
+            } else {
+                "CSB mode needs rings that nobody else has (NR_EXCLUSIVE)".into()
+            };
+            Err(refuse(e, text))
+        }
     }
 }
 

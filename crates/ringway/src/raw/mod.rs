@@ -46,7 +46,7 @@ mod poll;
 pub use crate::bound::Bound;
 pub use agent::Agent;
 pub use poll::{POLLERR, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, Sleeper};
-pub use ringway_core::control::ReqOption;
+pub use ringway_core::control::{CsbArray, ReqOption};
 
 /// A new descriptor, bound to nothing: a connection to the broker of this machine, which is started if none runs. Close-on-exec; that is for the
 /// caller to change.
