@@ -141,6 +141,24 @@ tests! { "doors_ctrl.c":
     older_requests
 }
 
+tests! { "doors_csb.c":
+    csb_order_of_checks
+    csb_at_register
+    csb_values
+    kloop_busy
+    kloop_events
+    kloop_negative_eventfds
+    kloop_bad_options
+    kloop_stop_before_start
+    kloop_bad_ring
+    kloop_direct
+    kloop_stream
+    kloop_on_rings_of_the_broker
+    kloop_stopped_by_another_process
+    kloop_killed
+    kloop_closed
+}
+
 #[test]
 fn s21_pipes_of_one_parent() {
     let config = "[tunables]\npriv_ring_num = 400\npriv_if_num = 100\n";
@@ -197,9 +215,18 @@ fn ringway_run_preloads_the_library() {
 
 #[test]
 fn a_broker_that_dies() {
-    let Some(program) = program("doors_wait.c", By::Preload) else { return };
+    with_a_broker_that_dies("doors_wait.c", "a_broker_that_dies");
+}
+
+#[test]
+fn kloop_of_a_broker_that_dies() {
+    with_a_broker_that_dies("doors_csb.c", "kloop_of_a_broker_that_dies");
+}
+
+fn with_a_broker_that_dies(source: &'static str, test: &str) {
+    let Some(program) = program(source, By::Preload) else { return };
     let mut broker = TestBroker::start("");
-    let mut command = command(&broker, &program, By::Preload, &["a_broker_that_dies"]);
+    let mut command = command(&broker, &program, By::Preload, &[test]);
     let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
     let mut out = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
@@ -216,6 +243,9 @@ fn linked_programs_have_the_doors_too() {
     for by in [By::Shared, By::Static] {
         for test in ["two_ports_of_a_switch", "two_ends_of_a_pipe", "other_ways_to_open", "maps"] {
             run_by("doors_basic.c", test, by);
+        }
+        for test in ["csb_order_of_checks", "csb_at_register", "kloop_events"] {
+            run_by("doors_csb.c", test, by);
         }
     }
 }

@@ -85,7 +85,9 @@ impl LoopError {
 impl fmt::Display for LoopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            LoopError::NotExclusive => "a sync loop needs rings that nobody else has; open the port exclusively",
+            LoopError::NotExclusive => {
+                "a sync loop needs rings that nobody else has; open the port exclusively"
+            }
             LoopError::TooFewEntries => "the CSB has fewer entries than the port has bound rings",
             LoopError::NoCsb => "the port is not in CSB mode; call enter_csb first",
             LoopError::Running => "a sync loop runs already",
@@ -148,8 +150,8 @@ impl LoopConfig {
             return Err(LoopError::Events(Errno::EINVAL));
         }
         let bad = |e: io::Error| LoopError::Events(Errno(e.raw_os_error().unwrap_or(Errno::EINVAL.0)));
-        let all = self.events.iter().flat_map(|e| e.kick.iter().chain(&e.notify));
-        all.map(|fd| check_eventfd(fd.as_fd())).collect::<io::Result<()>>().map_err(bad)
+        let mut all = self.events.iter().flat_map(|e| e.kick.iter().chain(&e.notify));
+        all.try_for_each(|fd| check_eventfd(fd.as_fd())).map_err(bad)
     }
 
     fn kicks_all(&self) -> bool {
@@ -505,8 +507,11 @@ impl RunningLoop<'_> {
             let together = self.bound.shares_cpu(Interest::BOTH);
             let busy = lines.iter().any(|l| l.left == Left::Busy);
             let found = busy || {
-                let more =
-                    || lines.iter().any(Line::has_news) || self.bound.has_more(Interest::BOTH) || self.word.wants_stop();
+                let more = || {
+                    lines.iter().any(Line::has_news)
+                        || self.bound.has_more(Interest::BOTH)
+                        || self.word.wants_stop()
+                };
                 kit.spinner.spin(together, more, now, u64::MAX)
             };
             if found || !self.may_sleep(lines) {
@@ -596,9 +601,6 @@ impl Port {
     /// What ends [`Port::run_csb_loop`].
     #[must_use]
     pub fn loop_stopper(&self) -> LoopStopper {
-        LoopStopper {
-            state: self.bound.loop_state().cloned(),
-            bell: self.bound.grant().rx_bell.clone(),
-        }
+        LoopStopper { state: self.bound.loop_state().cloned(), bell: self.bound.grant().rx_bell.clone() }
     }
 }

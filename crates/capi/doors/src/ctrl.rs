@@ -4,14 +4,14 @@ use core::ffi::c_int;
 use ringway::raw::{self, ReqOption};
 use ringway::{NicMode, OpenError};
 use ringway_abi::{
-    Errno, NETMAP_MAX_API, NETMAP_MIN_API, NETMAP_REQ_REGISTER, body_size, c_name, nmreq_header,
-    nmreq_register,
+    Errno, NETMAP_MAX_API, NETMAP_MIN_API, NETMAP_REQ_CSB_ENABLE, NETMAP_REQ_OPT_CSB, NETMAP_REQ_REGISTER,
+    NETMAP_REQ_SYNC_KLOOP_START, NETMAP_REQ_SYNC_KLOOP_STOP, body_size, c_name, nmreq_header, nmreq_register,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::options::{Opt, Options};
 use crate::table::{Desc, borrow};
-use crate::{files, user};
+use crate::{csb, files, user};
 
 /// Serves a request of the program; `header` is written as the program shall see it.
 pub fn serve(fd: c_int, desc: &Desc, header: &mut nmreq_header) -> Result<(), Errno> {
@@ -47,7 +47,12 @@ pub fn dispatch(
         body.copy_from_slice(out.as_bytes());
         return Ok(());
     }
-    raw::control(borrow(fd), header, body).map_err(|e| told(&e))
+    match header.nr_reqtype {
+        NETMAP_REQ_CSB_ENABLE => csb::enable(desc, desc.bound(fd), options),
+        NETMAP_REQ_SYNC_KLOOP_START => csb::start(desc, desc.bound(fd), body, options),
+        NETMAP_REQ_SYNC_KLOOP_STOP => csb::stop(desc.bound(fd)),
+        _ => raw::control(borrow(fd), header, body).map_err(|e| told(&e)),
+    }
 }
 
 /// The errno of a failed request.
@@ -66,9 +71,21 @@ fn register(
     // No interface, switch or pipe has a name that is no text.
     let name = core::str::from_utf8(c_name(&header.nr_name)).map_err(|_| Errno::ENXIO)?;
     // Those that the registry does not serve undo the registration at the end, after whatever fails before.
-    let mut asked: Vec<ReqOption> = options.0.iter().map(Opt::to_request).collect();
+    let to_request = |o: &Opt| match o.nro_reqtype {
+        NETMAP_REQ_OPT_CSB => csb::to_request(o),
+        _ => o.to_request(),
+    };
+    let mut asked: Vec<ReqOption> = options.0.iter().map(to_request).collect();
     let mode = NicMode::default();
     let out = desc.bind(|| raw::register_with(borrow(fd), name, req, mode, &mut asked).map_err(|e| told(&e)));
-    options.0.iter_mut().zip(asked).for_each(|(option, served)| option.take(served));
-    out
+    for (option, served) in options.0.iter_mut().zip(asked) {
+        match option.nro_reqtype {
+            // What the program said of where stays.
+            NETMAP_REQ_OPT_CSB => option.status = served.nro_status,
+            _ => option.take(served),
+        }
+    }
+    let out = out?;
+    csb::enter(desc, options)?;
+    Ok(out)
 }

@@ -18,6 +18,8 @@ mod table;
 
 mod user;
 
+mod ranges;
+
 mod maps;
 
 mod process;
@@ -27,6 +29,8 @@ mod files;
 mod dup;
 
 mod options;
+
+mod csb;
 
 mod ctrl;
 

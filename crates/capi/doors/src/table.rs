@@ -7,6 +7,7 @@
 use core::cell::Cell;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use ringway::Csb;
 use ringway::raw::{self, Bound, Joined};
 use ringway_abi::Errno;
 use ringway_os::place;
@@ -98,6 +99,10 @@ pub struct Desc {
     asking: Mutex<()>,
     /// Syncs and polls by the program: what an edge-triggered wait goes by.
     pub syncs: AtomicU64,
+    /// Where the program and a sync loop tell each other how far they are, if it is in CSB mode, entered in this process.
+    pub csb: Mutex<Option<Arc<Csb>>>,
+    /// Loops that run in this process: one, or one that is being refused.
+    pub loops: AtomicUsize,
 }
 
 impl Desc {
@@ -108,6 +113,8 @@ impl Desc {
             bound: OnceLock::new(),
             asking: Mutex::new(()),
             syncs: AtomicU64::new(0),
+            csb: Mutex::new(None),
+            loops: AtomicUsize::new(0),
         }
     }
 
@@ -227,11 +234,23 @@ pub fn put(fd: c_int, entry: Entry) -> Option<Entry> {
         DESCS.fetch_add(1, Relaxed);
     }
     let old = table.insert(fd, entry);
-    if matches!(old, Some(Entry::Desc(_))) {
+    if let Some(Entry::Desc(desc)) = &old {
         DESCS.fetch_sub(1, Relaxed);
+        end_loop(&table, desc);
     }
     mark(fd, new);
     old
+}
+
+/// A number of a descriptor is gone. With the last one goes the loop that runs here: nobody could stop it any more.
+fn end_loop(table: &BTreeMap<c_int, Entry>, desc: &Arc<Desc>) {
+    let is_it = |entry: &Entry| matches!(entry, Entry::Desc(other) if Arc::ptr_eq(other, desc));
+    if desc.loops.load(Relaxed) > 0
+        && !table.values().any(is_it)
+        && let Some(bound) = desc.known()
+    {
+        bound.end_own_loop();
+    }
 }
 
 /// Takes the entry of a number out.
@@ -239,8 +258,9 @@ pub fn put(fd: c_int, entry: Entry) -> Option<Entry> {
 pub fn take(fd: c_int) -> Option<Entry> {
     let mut table = hold();
     let old = table.remove(&fd);
-    if matches!(old, Some(Entry::Desc(_))) {
+    if let Some(Entry::Desc(desc)) = &old {
         DESCS.fetch_sub(1, Relaxed);
+        end_loop(&table, desc);
     }
     if kind(fd) != HIDDEN {
         mark(fd, OTHER);

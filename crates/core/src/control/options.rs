@@ -47,7 +47,11 @@ impl ReqOption {
     pub fn csb(app: CsbArray, kern: CsbArray) -> Self {
         let nro_opt = nmreq_option::default();
         let o = nmreq_opt_csb { nro_opt, csb_atok: app.to_word(), csb_ktoa: kern.to_word() };
-        ReqOption { nro_reqtype: NETMAP_REQ_OPT_CSB, nro_status: 0, body: o.as_bytes()[HEAD_BYTES..].to_vec() }
+        ReqOption {
+            nro_reqtype: NETMAP_REQ_OPT_CSB,
+            nro_status: 0,
+            body: o.as_bytes()[HEAD_BYTES..].to_vec(),
+        }
     }
 
     /// Settles it.
@@ -106,7 +110,11 @@ pub fn check_csb(rings: usize, exclusive: bool, app: CsbArray, kern: CsbArray) -
 }
 
 /// The CSB option, if there is one, of a request that is about to bind so many rings.
-pub(super) fn apply_csb(rings: usize, exclusive: bool, options: &mut [ReqOption]) -> Result<(), ControlError> {
+pub(super) fn apply_csb(
+    rings: usize,
+    exclusive: bool,
+    options: &mut [ReqOption],
+) -> Result<(), ControlError> {
     let Some(option) = options.iter_mut().find(|o| o.nro_reqtype == NETMAP_REQ_OPT_CSB) else {
         return Ok(());
     };

@@ -194,8 +194,10 @@ impl Bound {
     /// Source: abi.md 10.
     ///
     /// # Errors
-    /// EIO (Stopped) if a ring's interface is gone, ENXIO (BrokerGone) if the broker is. The other rings are synced all the same.
+    /// EIO (Stopped) if a ring's interface is gone, ENXIO (BrokerGone) if the broker is. The other rings are synced all the same. EBUSY in CSB
+    /// mode.
     pub fn txsync(&self) -> Result<(), SyncError> {
+        self.not_csb()?;
         self.sync_all(Dir::Tx, SyncFlags::FORCE, |e| *e == SyncError::Stopped)
     }
 
@@ -204,7 +206,13 @@ impl Bound {
     /// # Errors
     /// As [`Bound::txsync`].
     pub fn rxsync(&self) -> Result<(), SyncError> {
+        self.not_csb()?;
         self.sync_all(Dir::Rx, SyncFlags::FORCE | SyncFlags::TIMESTAMP, |e| *e == SyncError::Stopped)
+    }
+
+    #[inline]
+    fn not_csb(&self) -> Result<(), SyncError> {
+        if self.in_csb_mode() { Err(SyncError::Os(Errno::EBUSY)) } else { Ok(()) }
     }
 
     /// Full name of the port, without `netmap:`.

@@ -37,9 +37,14 @@ impl Bound {
     /// One evaluation without waiting, as poll with timeout 0 makes it: sends what is pending (unless the port was opened with
     /// `NR_NO_TX_POLL`), syncs what `events` asks for, and says what of it is ready.
     ///
+    /// In CSB mode: [`POLLERR`].
+    ///
     /// Source: semantics.md 5.
     #[must_use]
     pub fn look_at(&self, events: i16) -> i16 {
+        if self.in_csb_mode() {
+            return POLLERR;
+        }
         revents(events, &self.look(interest(events), 1))
     }
 
@@ -48,6 +53,9 @@ impl Bound {
     /// # Errors
     /// EINTR if a signal came; what epoll answers (EMFILE, ENOMEM).
     pub fn poll(&self, events: i16, timeout: Option<Duration>) -> Result<i16, Errno> {
+        if self.in_csb_mode() {
+            return Ok(POLLERR);
+        }
         let looked = self.look(interest(events), 1);
         if !looked.is_empty() || timeout == Some(Duration::ZERO) {
             return Ok(revents(events, &looked));
@@ -106,6 +114,9 @@ impl Sleeper<'_> {
     #[must_use]
     pub fn look(&mut self) -> i16 {
         let taken = self.watch.take(self.bound, &mut self.kit.events, Some(Duration::ZERO));
+        if self.bound.in_csb_mode() {
+            return POLLERR;
+        }
         let looked = self.bound.look(interest(self.events), 1);
         revents(self.events, &looked) | if taken.is_err() { POLLERR } else { 0 }
     }
