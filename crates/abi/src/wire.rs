@@ -9,6 +9,7 @@
 //! |---|---|---|---|---|
 //! | ATTACH | | reply, channel | [`Attached`] | |
 //! | CONTROL | [`Control`], then the body of its nmreq, then its options | reply | [`Controlled`], then the nmreq body, then the options with their statuses; REGISTER: a grant behind them | those of the grant |
+//! | CONTROL_IN | [`Pages`], then as CONTROL | reply, memfd | as CONTROL | as CONTROL |
 //! | JOIN | | reply | a grant | those of the grant |
 //! | PEER | [`PeerAsk`] | reply | a peer | region, state, doorbell |
 //! | LIST, STATUS, AUDIT | | reply | | memfd with JSON |
@@ -18,6 +19,9 @@
 //!
 //! Options are [`Opt`]s, each with its body behind it: the list in the client's memory was walked by the library. A request
 //! with options that fails is answered with [`Kind::Refused`]: [`Controlled`] without a body, the options with their statuses, and then the text.
+//!
+//! CONTROL_IN is a REGISTER with the EXTMEM option: the memfd holds what the program's pages held, and nobody can shrink it, grow it or seal it any
+//! further. In the option that comes back `nro_usrptr` is the id of that region.
 //!
 //! A grant is [`Grant`] with its list of offsets (TX, then RX, 8 bytes each) and name; its fds are region, state, RX and TX doorbell, the broker's own
 //! bell (an epoll fd to watch), the worker's doorbell, then for a switch port the switch page, for a pipe the other end's state and its RX and TX doorbells.
@@ -69,6 +73,8 @@ pub enum Kind {
     Audit = 9,
     /// The file of the user's regions.
     Memory = 10,
+    /// An NIOCCTRL request with memory of the client.
+    ControlIn = 16,
     /// Answer to any of these.
     Reply = 100,
     /// Answer to a CONTROL with options that failed.
@@ -89,6 +95,7 @@ impl Kind {
             8 => Kind::Stop,
             9 => Kind::Audit,
             10 => Kind::Memory,
+            16 => Kind::ControlIn,
             100 => Kind::Reply,
             101 => Kind::Refused,
             _ => return None,
@@ -98,7 +105,7 @@ impl Kind {
     /// Fds that a request of this kind carries.
     pub const fn request_fds(self) -> usize {
         match self {
-            Kind::Attach => 2,
+            Kind::Attach | Kind::ControlIn => 2,
             Kind::Reply | Kind::Refused => 0,
             _ => 1,
         }
@@ -142,6 +149,18 @@ pub struct Control {
     pub nic_mode: u32,
     /// Options behind the nmreq body.
     pub options: u32,
+}
+
+/// Start of a CONTROL_IN body: which pages of the client the memory stands for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Pages {
+    /// The file whose pages they are: device and inode. 0 and 0: nobody else can have them.
+    pub file: [u64; 2],
+    /// First byte in it.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
 }
 
 /// Start of a CONTROL reply.

@@ -159,6 +159,17 @@ tests! { "doors_csb.c":
     kloop_closed
 }
 
+tests! { "doors_extmem.c":
+    extmem_is_the_region
+    extmem_of_any_kind
+    extmem_errors
+    extmem_sizes_as_given
+    extmem_is_shared
+    extmem_of_a_file
+    extmem_lives_until_the_last_user
+    extmem_of_other_ports
+}
+
 #[test]
 fn s21_pipes_of_one_parent() {
     let config = "[tunables]\npriv_ring_num = 400\npriv_if_num = 100\n";
@@ -246,6 +257,9 @@ fn linked_programs_have_the_doors_too() {
         }
         for test in ["csb_order_of_checks", "csb_at_register", "kloop_events"] {
             run_by("doors_csb.c", test, by);
+        }
+        for test in ["extmem_is_the_region", "extmem_errors", "extmem_is_shared"] {
+            run_by("doors_extmem.c", test, by);
         }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Source: sizes and rounding of pools as in `sys/dev/netmap/netmap_mem2.c` (`netmap_config_obj_allocator`).
 
+use ringway_abi::ring::FIRST_BUF_IDX;
 use ringway_os::bytes::Bufs;
 use ringway_os::mem::{Map, SharedRef, SharedSlice, page_size};
 use ringway_os::ring::{RING_HEADER_BYTES, RingHeader, Slot};
@@ -116,6 +117,40 @@ impl RegionWish {
         };
         let (ifs, rings, bufs) = (place(ifs), place(rings), place(bufs));
         Ok(RegionLayout { ifs, rings, bufs, memsize: ofs })
+    }
+}
+
+/// Objects in a pool of a client's memory, at most: the keeper's books take memory for each.
+const MAX_OBJECTS: u64 = 1 << 24;
+
+impl RegionWish {
+    /// Lays the pools out in `memsize` bytes of a client: sizes and numbers as they are, each pool on a page of its own, the rest of the
+    /// memory for more buffers. None if that is too little, or an object has a size that our views cannot have.
+    ///
+    /// Source: abi.md 9.12.
+    #[must_use]
+    pub fn lay_out_in(&self, memsize: u64) -> Option<RegionLayout> {
+        let bytes = |p: PoolWish| u64::from(p.objsize) * u64::from(p.objtotal);
+        let wanted = bytes(self.ifs).checked_add(bytes(self.rings))?.checked_add(bytes(self.bufs))?;
+        let sizes = [(self.ifs, align_of::<u64>()), (self.rings, align_of::<RingHeader>()), (self.bufs, 64)];
+        let fits =
+            |(p, align): (PoolWish, usize)| p.objsize > 0 && (p.objsize as usize).is_multiple_of(align);
+        if wanted > memsize || !sizes.into_iter().all(fits) {
+            return None;
+        }
+        let mut ofs = 0_u64;
+        let mut place = |p: PoolWish, wanted: u64| {
+            let room = memsize.saturating_sub(ofs) / u64::from(p.objsize);
+            let objtotal = wanted.min(room).min(MAX_OBJECTS) as u32;
+            let at = PoolLayout { offset: ofs, objsize: p.objsize, objtotal };
+            ofs = (ofs + u64::from(p.objsize) * u64::from(objtotal)).next_multiple_of(page_size() as u64);
+            at
+        };
+        let ifs = place(self.ifs, self.ifs.objtotal.into());
+        let rings = place(self.rings, self.rings.objtotal.into());
+        let bufs = place(self.bufs, u64::MAX);
+        let is_enough = |l: &RegionLayout| l.bufs.objtotal >= FIRST_BUF_IDX;
+        Some(RegionLayout { ifs, rings, bufs, memsize }).filter(is_enough)
     }
 }
 
@@ -349,6 +384,28 @@ mod tests {
             wish.bufs.objsize = bad;
             assert_eq!(wish.lay_out(true), Err(BadPool { name: "buf_size", value: bad }));
         }
+    }
+
+    #[test]
+    fn memory_of_a_client_is_used_to_its_end_and_never_beyond() {
+        let odd = RegionWish { ifs: PoolWish { objsize: 1000, objtotal: 5 }, ..FLOOR };
+        for memsize in [9_000_000_u64, 8_600_000, 8_479_744, 9_437_184 + 17] {
+            let l = odd.lay_out_in(memsize).unwrap();
+            assert_eq!((l.memsize, l.ifs.objsize, l.ifs.objtotal, l.rings.objtotal), (memsize, 1000, 5, 4));
+            assert_eq!([l.ifs, l.rings, l.bufs].map(|p| p.offset), [0, 8192, 8192 + 81920]);
+            let end = l.bufs.offset + 2048 * u64::from(l.bufs.objtotal);
+            assert!(end <= memsize && memsize - end < 2048, "{l:?}");
+        }
+        let wanted = 5000 + 4 * 20480 + 4098 * 2048;
+        assert!(odd.lay_out_in(wanted).is_some_and(|l| l.bufs.objtotal < 4098), "pages run out");
+        assert_eq!(odd.lay_out_in(wanted - 1), None);
+        assert_eq!(odd.lay_out_in(0), None);
+        for (size, total) in [(0, 4), (2049, 4), (u32::MAX, u32::MAX), (1 << 20, 1)] {
+            let wish = RegionWish { bufs: PoolWish { objsize: size, objtotal: total }, ..FLOOR };
+            assert_eq!(wish.lay_out_in(1_200_000), None, "{size} {total}");
+        }
+        let tiny = RegionWish { bufs: PoolWish { objsize: 64, objtotal: 4 }, ..FLOOR };
+        assert_eq!(tiny.lay_out_in(1 << 40).unwrap().bufs.objtotal, 1 << 24);
     }
 
     #[test]

@@ -168,11 +168,14 @@ impl Region {
         Self::over(Shm::create(name, layout.memsize as usize)?, layout, private)
     }
 
-    /// As [`Region::create`], in memory that is there, all zeros.
+    /// As [`Region::create`], in memory that is there, which is left as it is.
     ///
     /// # Errors
     /// EINVAL if the layout does not fit it.
     pub fn over(shm: Shm, layout: RegionLayout, private: bool) -> io::Result<Self> {
+        if layout.memsize > shm.map.len_bytes() as u64 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let bufs = region_bufs(&shm.map, &layout).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Region {
             if_books: Books::new(layout.ifs.objtotal, 0),

@@ -31,7 +31,7 @@ pub struct Session {
 }
 
 /// An answer: an errno with a text, or a body with fds.
-struct Answer<'f> {
+pub(crate) struct Answer<'f> {
     body: Vec<u8>,
     fds: Vec<BorrowedFd<'f>>,
 }
@@ -117,6 +117,7 @@ impl Server {
                 self.finish(reply, &answer);
             }
             Kind::Control => self.control(id, creds, body, reply),
+            Kind::ControlIn => self.control_in(id, creds, body, reply, rest.first()),
             Kind::Join => {
                 let grant = self.join(id, creds);
                 let answer = grant.as_ref().map(grant_out).map(|(body, fds)| Answer { body, fds });
@@ -192,7 +193,7 @@ impl Server {
     }
 
     /// Sends the answer. A reply socket that is none, or none that can be used without waiting, gets nothing.
-    fn finish(&self, reply: Foreign, answer: &Result<Answer<'_>, ControlError>) {
+    pub(crate) fn finish(&self, reply: Foreign, answer: &Result<Answer<'_>, ControlError>) {
         match reply.socket() {
             Some(reply) => send_answer(reply, answer),
             None => tracing::debug!("a client sent no socket for its answer"),
@@ -208,7 +209,7 @@ impl Server {
         }
     }
 
-    fn control(&mut self, id: u64, creds: Creds, body: &[u8], reply: Foreign) {
+    pub(crate) fn control(&mut self, id: u64, creds: Creds, body: &[u8], reply: Foreign) {
         let mut rest = body;
         let Ok(control) = wire::take::<wire::Control>(&mut rest) else {
             return self.finish(reply, &Err(refuse(Errno::EPROTO, "message too short")));

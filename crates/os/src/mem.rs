@@ -97,6 +97,25 @@ impl Memfd {
         self.ofs
     }
 
+    /// A copy of an fd of a client whom we do not trust, that we are to map: a plain memfd, which nobody can shrink, grow, or seal any
+    /// further. What the kernel is asked looks at no file system's own methods until it has said that it is a memfd: so nobody can make us wait.
+    ///
+    /// # Errors
+    /// EINVAL if it is anything else: a file, huge pages (holes in which could fault), seals missing, not writable. EMFILE.
+    pub fn copy_foreign(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        /// Source: include/uapi/linux/magic.h, TMPFS_MAGIC: memfds without huge pages.
+        const TMPFS: u64 = 0x0102_1994;
+        let (seals, wanted) =
+            (rustix::fs::fcntl_get_seals(fd)?, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL);
+        let is_ours = seals.contains(wanted)
+            && !seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE)
+            && rustix::fs::fstatfs(fd)?.f_type as u64 == TMPFS;
+        if !is_ours {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
+        Self::adopt(fd.try_clone_to_owned()?)
+    }
+
     /// Maps all of it, shared, for reading and writing.
     ///
     /// # Errors
@@ -127,13 +146,36 @@ impl Memfd {
     /// # Errors
     /// What pwrite answers.
     pub fn write_at_start(&self, data: &[u8]) -> io::Result<()> {
+        self.write_at(data, 0)
+    }
+
+    /// Writes `data` at byte `ofs`, as much as fits.
+    ///
+    /// # Errors
+    /// What pwrite answers.
+    pub fn write_at(&self, data: &[u8], ofs: usize) -> io::Result<()> {
+        let data = &data[..data.len().min(self.len_bytes.saturating_sub(ofs))];
         let mut done = 0;
-        while done < data.len().min(self.len_bytes) {
-            done += rustix::io::pwrite(
-                &self.fd,
-                &data[done..data.len().min(self.len_bytes)],
-                (self.ofs + done) as u64,
-            )?;
+        while done < data.len() {
+            done += rustix::io::pwrite(&self.fd, &data[done..], (self.ofs + ofs + done) as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `data` at byte `ofs` of a file that is still all zeros: pages of zeros are left out, so that they take no memory.
+    ///
+    /// # Errors
+    /// What pwrite answers.
+    pub fn fill_at(&self, data: &[u8], ofs: usize) -> io::Result<()> {
+        let page = page_size();
+        let is_zero = |page: &[u8]| page.iter().all(|b| *b == 0);
+        let mut at = 0;
+        for run in data.chunks(page).collect::<Vec<_>>().chunk_by(|a, b| is_zero(a) == is_zero(b)) {
+            let len: usize = run.iter().map(|p| p.len()).sum();
+            if !is_zero(run[0]) {
+                self.write_at(&data[at..at + len], ofs + at)?;
+            }
+            at += len;
         }
         Ok(())
     }
@@ -343,5 +385,44 @@ impl<T: Shared> Deref for SharedRef<T> {
     fn deref(&self) -> &T {
         // SAFETY: as in SharedSlice::deref, for one value.
         unsafe { self.0.ptr.as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memfd(seals: SealFlags) -> OwnedFd {
+        let fd = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&fd, 8192).unwrap();
+        rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
+        fd
+    }
+
+    #[test]
+    fn only_memory_that_cannot_change_its_size_is_taken_from_strangers() {
+        let wanted = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        let taken = |fd: OwnedFd| Memfd::copy_foreign(fd.as_fd()).is_ok();
+        assert!(taken(memfd(wanted)));
+        for less in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::SEAL] {
+            assert!(!taken(memfd(wanted - less)), "without {less:?}");
+        }
+        assert!(!taken(memfd(wanted | SealFlags::FUTURE_WRITE)));
+        let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!taken(a.into()) && !taken(std::fs::File::open("/dev/zero").unwrap().into()));
+    }
+
+    #[test]
+    fn zeros_are_left_out_of_what_is_filled() {
+        let memfd = Memfd::create("test", 8 * 4096).unwrap();
+        let mut data = vec![0; 6 * page_size() + 100];
+        for at in [0, page_size() + 1, 5 * page_size(), data.len() - 1] {
+            data[at] = 7;
+        }
+        memfd.fill_at(&data, page_size()).unwrap();
+        let got = memfd.read_all().unwrap();
+        assert_eq!(&got[page_size()..][..data.len()], data);
+        let blocks = rustix::fs::fstat(&memfd).unwrap().st_blocks as usize * 512;
+        assert_eq!(blocks, 4 * page_size());
     }
 }

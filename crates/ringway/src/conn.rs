@@ -10,7 +10,7 @@ use ringway_abi::wire::{self, Kind};
 use ringway_abi::{
     Errno, NETMAP_API, NETMAP_REQ_REGISTER, NicMode, c_name_field, nmreq_header, nmreq_register,
 };
-use ringway_core::control::ReqOption;
+use ringway_core::control::{PagesKey, ReqOption};
 use ringway_core::handover::{grant_in, options_in, options_out, peer_in};
 use ringway_core::lease::{Grant, GrantKind, PeerGrant};
 use ringway_core::place::{self, Place};
@@ -39,6 +39,26 @@ const TRIES: usize = 5;
 /// What the client's end of a descriptor is called, before a random number: so any process tells a descriptor that it is handed from all
 /// other fds, without a word to whoever is at the other end.
 const NAME: &str = "ringway-";
+
+/// Memory of this program that is to be a port's region (the EXTMEM option).
+#[derive(Debug)]
+pub struct Memory {
+    memfd: Memfd,
+    pages: wire::Pages,
+}
+
+impl Memory {
+    /// `memfd` holds what the program's pages held, and takes their place when the request was served. `pages`: the part of a file
+    /// that these pages are; whoever asks with the same part, in whatever process of this user, gets the same region. None: nobody else can.
+    #[must_use]
+    pub fn new(memfd: Memfd, pages: Option<PagesKey>) -> Self {
+        let pages = pages.map_or_else(wire::Pages::default, |p| {
+            let (dev, ino) = p.file;
+            wire::Pages { file: [dev, ino], offset: p.offset, len: p.len }
+        });
+        Memory { memfd, pages }
+    }
+}
 
 /// A connection to a broker that answered.
 #[derive(Debug)]
@@ -288,7 +308,7 @@ impl Broker {
         body: &mut [u8],
         options: &mut [ReqOption],
     ) -> Result<(), OpenError> {
-        let (answer, _) = self.ask_control(header, NicMode::Auto, body, options)?;
+        let (answer, _) = self.ask_control(header, NicMode::Auto, body, options, None)?;
         header.nr_name = answer.header.nr_name;
         body.copy_from_slice(answer.body.get(..body.len()).ok_or_else(cut_off)?);
         Ok(())
@@ -301,14 +321,20 @@ impl Broker {
         mode: NicMode,
         body: &[u8],
         options: &mut [ReqOption],
+        memory: Option<&Memory>,
     ) -> Result<(ControlAnswer, Vec<OwnedFd>), OpenError> {
         let control =
             wire::Control { header: *header, nic_mode: mode.number(), options: options.len() as u32 };
-        let request = [control.as_bytes(), body, &options_out(options)].concat();
+        let pages = memory.map(|m| m.pages);
+        let pages = pages.as_ref().map_or(&[][..], IntoBytes::as_bytes);
+        let request = [pages, control.as_bytes(), body, &options_out(options)].concat();
         if request.len() + wire::HEAD_BYTES > wire::MAX_MESSAGE_BYTES {
             return Err(refused(Errno::EMSGSIZE, "the options are too long"));
         }
-        let answer = self.ask(Kind::Control, &request, &[], ANSWER_TIMEOUT)?;
+        let answer = match memory {
+            None => self.ask(Kind::Control, &request, &[], ANSWER_TIMEOUT)?,
+            Some(m) => self.ask(Kind::ControlIn, &request, &[m.memfd.as_fd()], ANSWER_TIMEOUT)?,
+        };
         let mut rest = &answer.body[..];
         let head: wire::Controlled = wire::take(&mut rest).map_err(|_| cut_off())?;
         let (body, mut rest) = rest.split_at_checked(head.body_bytes as usize).ok_or_else(cut_off)?;
@@ -332,12 +358,13 @@ impl Broker {
         req: &nmreq_register,
         mode: NicMode,
         options: &mut [ReqOption],
+        memory: Option<&Memory>,
     ) -> Result<(Grant, nmreq_register), OpenError> {
         let nr_name =
             c_name_field(name).ok_or_else(|| refused(Errno::EINVAL, format!("name '{name}' too long")))?;
         let nr_reqtype = NETMAP_REQ_REGISTER;
         let header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
-        let (answer, fds) = self.ask_control(&header, mode, req.as_bytes(), options)?;
+        let (answer, fds) = self.ask_control(&header, mode, req.as_bytes(), options, memory)?;
         let out: nmreq_register = wire::take(&mut &answer.body[..]).map_err(|_| cut_off())?;
         let grant = grant_in(&answer.grant, fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
         Ok((grant, out))
@@ -506,10 +533,11 @@ impl Session {
         req: &nmreq_register,
         mode: NicMode,
         options: &mut [ReqOption],
+        memory: Option<&Memory>,
     ) -> Result<(Session, Grant), OpenError> {
         let mut cut = 0;
         loop {
-            match Self::register(Broker::connect_at(at)?, name, req, mode, options) {
+            match Self::register(Broker::connect_at(at)?, name, req, mode, options, memory) {
                 Err(OpenError::CutOff) if cut < TRIES => cut += 1,
                 other => return other.map(|(session, grant, _)| (session, grant)),
             }
@@ -526,11 +554,12 @@ impl Session {
         req: &nmreq_register,
         mode: NicMode,
         options: &mut [ReqOption],
+        memory: Option<&Memory>,
     ) -> Result<(Session, Grant, nmreq_register), OpenError> {
         let attachment = broker.attachment()?;
         let start = Instant::now();
         loop {
-            match broker.ask_register(name, req, mode, options) {
+            match broker.ask_register(name, req, mode, options, memory) {
                 // A queue of an interface stays busy for a moment after it was closed.
                 Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
                     ringway_os::sys::sleep(Duration::from_millis(5));

@@ -90,7 +90,7 @@ pub(crate) fn open_with_broker(
         share_region(&mut req, info.nr_mem_id)?;
     }
     let (session, mut grant) =
-        Session::open(at, &spec.name, &req, spec.nic_mode.unwrap_or_default(), options)?;
+        Session::open(at, &spec.name, &req, spec.nic_mode.unwrap_or_default(), options, None)?;
     one_map(&mut grant.region);
     Ok((Box::new(session), grant))
 }

@@ -4,14 +4,15 @@ use core::ffi::c_int;
 use ringway::raw::{self, ReqOption};
 use ringway::{NicMode, OpenError};
 use ringway_abi::{
-    Errno, NETMAP_MAX_API, NETMAP_MIN_API, NETMAP_REQ_CSB_ENABLE, NETMAP_REQ_OPT_CSB, NETMAP_REQ_REGISTER,
-    NETMAP_REQ_SYNC_KLOOP_START, NETMAP_REQ_SYNC_KLOOP_STOP, body_size, c_name, nmreq_header, nmreq_register,
+    Errno, NETMAP_MAX_API, NETMAP_MIN_API, NETMAP_REQ_CSB_ENABLE, NETMAP_REQ_OPT_CSB, NETMAP_REQ_OPT_EXTMEM,
+    NETMAP_REQ_REGISTER, NETMAP_REQ_SYNC_KLOOP_START, NETMAP_REQ_SYNC_KLOOP_STOP, body_size, c_name,
+    nmreq_header, nmreq_register,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::options::{Opt, Options};
 use crate::table::{Desc, borrow};
-use crate::{csb, files, user};
+use crate::{csb, extmem, files, user};
 
 /// Serves a request of the program; `header` is written as the program shall see it.
 pub fn serve(fd: c_int, desc: &Desc, header: &mut nmreq_header) -> Result<(), Errno> {
@@ -77,15 +78,27 @@ fn register(
     };
     let mut asked: Vec<ReqOption> = options.0.iter().map(to_request).collect();
     let mode = NicMode::default();
-    let out = desc.bind(|| raw::register_with(borrow(fd), name, req, mode, &mut asked).map_err(|e| told(&e)));
-    for (option, served) in options.0.iter_mut().zip(asked) {
+    let place = options.0.iter().position(|o| o.nro_reqtype == NETMAP_REQ_OPT_EXTMEM);
+    let mut moved = None;
+    let out = desc.bind(|| {
+        if let Some(option) = place.map(|i| &mut asked[i]) {
+            moved = Some(extmem::prepare(option).inspect_err(|e| option.nro_status = e.0 as u32)?);
+        }
+        let memory = moved.as_ref().map(|m| &m.memory);
+        raw::register_in(borrow(fd), name, req, mode, &mut asked, memory).map_err(|e| told(&e))
+    });
+    for (option, served) in options.0.iter_mut().zip(asked.clone()) {
         match option.nro_reqtype {
             // What the program said of where stays.
             NETMAP_REQ_OPT_CSB => option.status = served.nro_status,
+            NETMAP_REQ_OPT_EXTMEM => extmem::take(option, &served),
             _ => option.take(served),
         }
     }
     let out = out?;
+    if let (Some(moved), Some(served)) = (moved, place.map(|i| &asked[i])) {
+        moved.put_in_place(desc, served)?;
+    }
     csb::enter(desc, options)?;
     Ok(out)
 }

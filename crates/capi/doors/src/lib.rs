@@ -32,6 +32,8 @@ mod options;
 
 mod csb;
 
+mod extmem;
+
 mod ctrl;
 
 mod legacy;

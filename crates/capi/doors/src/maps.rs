@@ -43,8 +43,14 @@ fn cut(maps: &mut Maps, from: usize, to: usize) -> Vec<Arc<Desc>> {
     out
 }
 
-fn pages(len: usize) -> usize {
+pub fn pages(len: usize) -> usize {
     len.saturating_add(ringway_os::mem::page_size() - 1) & !(ringway_os::mem::page_size() - 1)
+}
+
+/// A range of the program's is something else now: no map keeps a descriptor there any more.
+pub fn forget(from: usize, len: usize) {
+    let out = cut(&mut hold(), from, from.saturating_add(pages(len)));
+    drop(out);
 }
 
 /// True if a range may hold maps of ours, and this process may say so.

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::epoll::Set;
+use crate::extmem::Pin;
 use crate::real;
 
 /// An fd of which nothing is known.
@@ -101,6 +102,8 @@ pub struct Desc {
     pub syncs: AtomicU64,
     /// Where the program and a sync loop tell each other how far they are, if it is in CSB mode, entered in this process.
     pub csb: Mutex<Option<Arc<Csb>>>,
+    /// What the program's memory was before it became the region.
+    pub pin: Mutex<Option<Pin>>,
     /// Loops that run in this process: one, or one that is being refused.
     pub loops: AtomicUsize,
 }
@@ -114,6 +117,7 @@ impl Desc {
             asking: Mutex::new(()),
             syncs: AtomicU64::new(0),
             csb: Mutex::new(None),
+            pin: Mutex::new(None),
             loops: AtomicUsize::new(0),
         }
     }

@@ -21,6 +21,7 @@ mod audit;
 mod bind;
 mod brokered;
 mod domain;
+mod extmem;
 mod guests;
 mod info;
 mod locks;
@@ -36,6 +37,7 @@ mod tunables;
 
 pub use audit::RegionAudit;
 pub use brokered::{Job, Jobs};
+pub use extmem::{Offer, PagesKey};
 pub use info::{HolderInfo, PortInfo, RingInfo};
 pub use locks::{HeldLock, LockKind};
 pub use nic::InterfaceUsers;
@@ -101,6 +103,8 @@ struct RegionEntry {
     region: Region,
     /// Ports that use it.
     ports: u32,
+    /// Of a client's own memory: which pages that is.
+    pages: Option<PagesKey>,
 }
 
 /// What kind of port it is.
@@ -202,6 +206,8 @@ pub struct Registry {
     domains: HashMap<u32, domain::Domain>,
     /// Where the request under way comes from.
     nic_request: NicRequest,
+    /// Memory that came with it.
+    offer: Option<Offer>,
     /// One per network namespace of which a port's interface is.
     monitors: Vec<(u64, LinkMonitor)>,
     regions: BTreeMap<RegionId, RegionEntry>,

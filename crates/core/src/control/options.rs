@@ -55,7 +55,7 @@ impl ReqOption {
     }
 
     /// Settles it.
-    fn answer(&mut self, errno: Errno) {
+    pub(super) fn answer(&mut self, errno: Errno) {
         self.nro_status = errno.0 as u32;
     }
 }
@@ -191,10 +191,19 @@ impl Registry {
         options: &mut [ReqOption],
     ) -> Result<BindingId, ControlError> {
         check_options(options)?;
-        let port = self.look_up(who, name, req, true)?;
-        let bound = self.bind(who, port, req, options);
-        if bound.is_err() {
-            self.drop_if_unused(port);
+        let own = self.apply_extmem(who, options)?;
+        let mem_id = own.and_then(|id| self.regions.get(&id)).map_or(req.nr_mem_id, |r| r.mem_id);
+        let req = &nmreq_register { nr_mem_id: mem_id, ..*req };
+        let bound = self.look_up(who, name, req, true).and_then(|port| {
+            let bound = self.bind(who, port, req, options);
+            if bound.is_err() {
+                self.drop_if_unused(port);
+            }
+            bound
+        });
+        if let Some(own) = own {
+            // It failed, or the port has another region already.
+            self.discard_unused_region(own);
         }
         let id = bound?;
         let unserved = options.iter().find(|o| o.nro_status == Errno::EOPNOTSUPP.0 as u32);

@@ -54,7 +54,7 @@ impl Registry {
         let mem_id = self.next_mem_id();
         self.last_mem_id = mem_id;
         let id = RegionId(self.fresh_id());
-        self.regions.insert(id, RegionEntry { mem_id, owner, region, ports: 0 });
+        self.regions.insert(id, RegionEntry { mem_id, owner, region, ports: 0, pages: None });
         Ok(id)
     }
 
@@ -66,7 +66,8 @@ impl Registry {
         let layout = self.lay_out(&self.tunables.global_region(), false)?;
         let region = self.make_region("ringway-global", owner, layout, false)?;
         let id = RegionId(self.fresh_id());
-        self.regions.insert(id, RegionEntry { mem_id: GLOBAL_MEM_ID, owner, region, ports: 0 });
+        let entry = RegionEntry { mem_id: GLOBAL_MEM_ID, owner, region, ports: 0, pages: None };
+        self.regions.insert(id, entry);
         self.globals.insert(owner, id);
         Ok(id)
     }
@@ -125,7 +126,7 @@ impl Registry {
     }
 
     /// The id after the last given one that is not in use.
-    fn next_mem_id(&self) -> u16 {
+    pub(super) fn next_mem_id(&self) -> u16 {
         let mut id = self.last_mem_id;
         loop {
             id = id.wrapping_add(1);
@@ -150,12 +151,15 @@ impl Registry {
             return;
         }
         if let Some(gone) = self.regions.remove(&id) {
-            let memfd = gone.region.shm.memfd.clone();
-            let pages = match self.domains.get_mut(&gone.owner) {
-                Some(domain) => domain.leave(memfd),
-                None => GivenBack::whole(memfd),
-            };
-            self.retire_memory(gone.owner, pages);
+            // The pages of a client's own memory stay as they are.
+            if gone.pages.is_none() {
+                let memfd = gone.region.shm.memfd.clone();
+                let pages = match self.domains.get_mut(&gone.owner) {
+                    Some(domain) => domain.leave(memfd),
+                    None => GivenBack::whole(memfd),
+                };
+                self.retire_memory(gone.owner, pages);
+            }
             self.globals.retain(|_, global| *global != id);
             if gone.mem_id == self.last_mem_id {
                 let before = self.regions.values().map(|r| r.mem_id).filter(|m| *m < gone.mem_id).max();

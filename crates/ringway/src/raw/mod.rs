@@ -44,9 +44,10 @@ mod agent;
 mod poll;
 
 pub use crate::bound::Bound;
+pub use crate::conn::Memory;
 pub use agent::Agent;
 pub use poll::{POLLERR, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, Sleeper};
-pub use ringway_core::control::{CsbArray, ReqOption};
+pub use ringway_core::control::{CsbArray, PagesKey, ReqOption};
 
 /// A new descriptor, bound to nothing: a connection to the broker of this machine, which is started if none runs. Close-on-exec; that is for the
 /// caller to change.
@@ -116,7 +117,24 @@ pub fn register_with(
     mode: NicMode,
     options: &mut [ReqOption],
 ) -> Result<(nmreq_register, Bound), OpenError> {
-    let (session, mut grant, out) = Session::register(broker(fd)?, name, req, mode, options)?;
+    register_in(fd, name, req, mode, options, None)
+}
+
+/// As [`register_with`], with memory for the EXTMEM option that is among the options. In that option `nro_usrptr` is then the id of the
+/// region that the memory became a part of: if [`Bound::mem_id`] is the same, [`Bound::region`] is to be mapped in the place of the program's
+/// pages. If not, the port had another region already.
+///
+/// # Errors
+/// As [`register_with`].
+pub fn register_in(
+    fd: BorrowedFd<'_>,
+    name: &str,
+    req: &nmreq_register,
+    mode: NicMode,
+    options: &mut [ReqOption],
+    memory: Option<&Memory>,
+) -> Result<(nmreq_register, Bound), OpenError> {
+    let (session, mut grant, out) = Session::register(broker(fd)?, name, req, mode, options, memory)?;
     one_map(&mut grant.region);
     Ok((out, Bound::new(Box::new(session), grant)?))
 }
@@ -237,6 +255,12 @@ impl Bound {
     #[must_use]
     pub fn memsize(&self) -> u64 {
         self.grant().layout.memsize
+    }
+
+    /// Bytes of the file behind it: whole pages.
+    #[must_use]
+    pub fn region_bytes(&self) -> u64 {
+        self.grant().region.map.len_bytes() as u64
     }
 
     /// Whether netmap would map `len_bytes` from `offset`.
