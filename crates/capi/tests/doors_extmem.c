@@ -37,7 +37,6 @@ bind_in(struct port *p, const char *name, struct nmreq_opt_extmem *o)
 	if (p->reg.nr_mode == 0)
 		p->reg.nr_mode = NR_REG_ALL_NIC;
 	error = request(p->fd, NETMAP_REQ_REGISTER, name, &p->reg, o) < 0 ? errno : 0;
-	CHECK(o->nro_opt.nro_status == (uint32_t)error || o->nro_opt.nro_status == EOPNOTSUPP);
 	if (error) {
 		close(p->fd);
 		return error;
@@ -404,6 +403,7 @@ extmem_of_other_ports(void)
 	memset(&null, 0, sizeof(null));
 	null.reg.nr_mode = NR_REG_NULL;
 	null.reg.nr_extra_bufs = 16;
+	o.nro_info.nr_if_pool_objtotal = 8;
 	CHECK(bind_in(&null, "any", &o) == 0 && null.reg.nr_extra_bufs == 16);
 	CHECK(null.nifp->ni_bufs_head > 1);
 	a = open_in("p{1", mem, MEM_BYTES);
