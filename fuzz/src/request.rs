@@ -4,12 +4,15 @@ use crate::input::Input;
 use ringway_abi::wire;
 use ringway_abi::{
     NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_REG_ALL_NIC, NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_SW,
-    NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, nmreq_pools_info, nmreq_port_info_get, nmreq_register,
-    nmreq_vale_list,
+    NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, nmreq_opt_extmem, nmreq_pools_info, nmreq_port_info_get,
+    nmreq_register, nmreq_vale_list,
 };
-use ringway_core::control::{Asker, BindingId, InterfaceUsers, Jobs, Registry, Tunables};
+use ringway_core::control::{
+    Asker, BindingId, CsbArray, InterfaceUsers, Jobs, Offer, PagesKey, Registry, ReqOption, Tunables,
+};
 use ringway_core::handover::grant_out;
 use ringway_core::lease::{Endpoint, GrantKind};
+use ringway_os::mem::Memfd;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Users. None is root, who could open interfaces.
@@ -87,6 +90,39 @@ fn register(input: &mut Input<'_>) -> nmreq_register {
     req
 }
 
+/// Bytes from which on a step is a REGISTER with memory and options.
+const WITH_MEMORY: u8 = 252;
+/// Bytes of that memory.
+const MEMORY_BYTES: usize = 1 << 20;
+
+fn options(input: &mut Input<'_>) -> Vec<ReqOption> {
+    let nro_info = nmreq_pools_info {
+        nr_memsize: if input.u8() < 0xc0 { MEMORY_BYTES as u64 } else { input.u32().into() },
+        nr_if_pool_objtotal: number(input),
+        nr_if_pool_objsize: number(input).wrapping_mul(8),
+        nr_ring_pool_objtotal: number(input),
+        nr_ring_pool_objsize: 12number(input).wrapping_mul(8),
+        // The rings of these tests are small.
+        nr_buf_pool_objtotal: number(input).max(1),
+        nr_buf_pool_objsize: number(input).max(1).wrapping_mul(64),
+        ..Default::default()
+    };
+    let mut out = vec![ReqOption::extmem(&nmreq_opt_extmem { nro_info, ..Default::default() })];
+    if input.u8() < 0x40 {
+        let mut array = || if input.u8() == 0 { CsbArray::Misaligned } else { CsbArray::Entries(number(input)) };
+        out.push(ReqOption::csb(array(), array()));
+    }
+    out
+}
+
+fn offer(input: &mut Input<'_>) -> Offer {
+    let memfd = Memfd::create("fuzz", MEMORY_BYTES).expect("memory");
+    // Few, so that they meet.
+    let pages = |n: u8| PagesKey { file: (1, u64::from(n % 3)), offset: 0, len: MEMORY_BYTES as u64 };
+    let n = input.u8();
+    Offer { memfd, pages: (n < 0xc0).then(|| pages(n)) }
+}
+
 struct State {
     registry: Registry,
     jobs: Jobs,
@@ -96,8 +132,19 @@ struct State {
 impl State {
     fn step(&mut self, input: &mut Input<'_>) {
         let who = Asker { uid: *input.pick(&USERS) };
-        let what = input.u8() % 12;
-        match what {
+        let raw = input.u8();
+        match raw % 12 {
+            _ if raw >= WITH_MEMORY => {
+                let (name, req) = (name(input), register(input));
+                let mut options = options(input);
+                self.registry.offer(Some(offer(input)));
+                if self.bound.len() < MAX_BOUND
+                    && let Ok(id) = self.registry.register_with(who, &name, &req, &mut options)
+                {
+                    self.bound.push((id, who));
+                }
+                self.registry.offer(None);
+            }
             0..=3 => {
                 let (name, req) = (name(input), register(input));
                 if self.bound.len() < MAX_BOUND

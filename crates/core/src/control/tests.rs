@@ -2,6 +2,7 @@ use super::*;
 use crate::layout::RingShared;
 use ringway_abi::*;
 
+mod extmem;
 mod offsets;
 mod persistent;
 mod vnet;
