@@ -179,7 +179,7 @@ fn s21_pipes_of_one_parent() {
 #[test]
 fn nm_open_and_nmport_open_on_ports() {
     for by in [By::Shared, By::Static] {
-        for test in ["nm_open_on_ports", "nmport_on_ports", "nmport_shares_memory"] {
+        for test in ["nm_open_on_ports", "nmport_on_ports", "nmport_shares_memory", "nmport_in_a_file"] {
             run_by("doors_library.c", test, by);
         }
     }

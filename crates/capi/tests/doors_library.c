@@ -99,10 +99,37 @@ nmport_shares_memory(void)
 	nmport_close(b);
 }
 
+/* Two ports in one file. */
+static void
+nmport_in_a_file(void)
+{
+	char path[] = "/tmp/ringway-nmport-XXXXXX", name[100];
+	int fd = mkstemp(path);
+	struct nmport_d *a, *b;
+
+	CHECK(ftruncate(fd, 20 << 20) == 0 && close(fd) == 0);
+	snprintf(name, sizeof(name), "vale1:a@extmem:file=%s,if-num=4,ring-num=8", path);
+	a = nmport_open(name);
+	snprintf(name, sizeof(name), "vale1:b@extmem=%s", path);
+	b = nmport_open(name);
+	CHECK(a != NULL && b != NULL);
+	if (a == NULL || b == NULL)
+		return;
+	CHECK(a->reg.nr_mem_id == b->reg.nr_mem_id && a->mem->is_extmem);
+	CHECK(nmport_extmem_getinfo(a)->nr_if_pool_objtotal == 4 && nmport_extmem_getinfo(a)->nr_if_pool_objsize == 1024);
+	snprintf(name, sizeof(name), "vale1:c@extmem=%s", path);
+	exchange_with_nmport("vale1:x", name);
+	CHECK(nmport_open("vale1:d@extmem=/tmp/ringway-nowhere") == NULL && errno == ENOENT);
+	nmport_close(a);
+	nmport_close(b);
+	CHECK(unlink(path) == 0);
+}
+
 static const struct test tests[] = {
 	{"nm_open_on_ports", nm_open_on_ports},
 	{"nmport_on_ports", nmport_on_ports},
 	{"nmport_shares_memory", nmport_shares_memory},
+	{"nmport_in_a_file", nmport_in_a_file},
 };
 
 RUN_TESTS(tests)

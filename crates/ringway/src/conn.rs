@@ -18,6 +18,7 @@ use ringway_os::mem::Memfd;
 use ringway_os::sock::{self, Conn, Message};
 use ringway_os::sys::{euid, hung_up, wait_readable};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -75,6 +76,8 @@ pub(crate) struct Session {
     attachment: Arc<Attachment>,
     /// Of another user's port: the attachment under which the broker counts us as its guest.
     guest: Option<AtomicU32>,
+    /// A file whose number tells the region of the port.
+    pub pin: Option<File>,
 }
 
 /// What a process that was handed a descriptor takes part in.
@@ -569,7 +572,7 @@ impl Session {
                 }
                 other => {
                     let (grant, req) = other?;
-                    return Ok((Session { broker, attachment, guest: None }, grant, req));
+                    return Ok((Session { broker, attachment, guest: None, pin: None }, grant, req));
                 }
             }
         }
@@ -589,7 +592,7 @@ impl Session {
         let grant = grant_in(&answer.body, answer.fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
         let is_guest = matches!(grant.kind, GrantKind::Guest(_));
         let guest = is_guest.then(|| AtomicU32::new(attachment.number()));
-        Ok(Membership::Bound(Session { broker, attachment, guest }, Box::new(grant)))
+        Ok(Membership::Bound(Session { broker, attachment, guest, pin: None }, Box::new(grant)))
     }
 
     /// The number under which this process holds locks. None: the broker is gone.

@@ -4,8 +4,9 @@
 
 use crate::builder::PortBuilder;
 use crate::error::OpenError;
+use crate::extmem::FileMemory;
 use crate::port::Port;
-use crate::session::{Backend, ask_broker, open_with_broker, refuse_unserved, share_region};
+use crate::session::{Backend, ask_broker, open_with_broker, share_region};
 use ringway_abi::{
     Errno, NETMAP_REQ_PORT_HDR_GET, NETMAP_REQ_PORT_HDR_SET, PortSpec, nmreq_port_hdr, nmreq_port_info_get,
     nmreq_register,
@@ -15,6 +16,7 @@ use ringway_core::kring::BROKER;
 use ringway_core::lease::{Grant, PeerGrant};
 use ringway_core::nic::NicRequest;
 use std::fmt;
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -195,6 +197,8 @@ struct Binding {
     engine: Arc<Engine>,
     id: BindingId,
     attachment: u32,
+    /// A file whose number tells the region of the port.
+    _pin: Option<File>,
 }
 
 impl Binding {
@@ -204,8 +208,13 @@ impl Binding {
         req: &nmreq_register,
         options: &mut [ReqOption],
     ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
-        refuse_unserved(spec)?;
         let mut req = *req;
+        let mut all = options.to_vec();
+        let (mut offer, mut pin) = (None, None);
+        if let Some(memory) = FileMemory::of(spec)? {
+            all.push(memory.option);
+            (offer, pin) = (Some(memory.offer), Some(memory.file));
+        }
         let mut registry = engine.lock();
         if let Some(share) = &spec.share {
             let mem_id = region_of(&mut registry, share)?;
@@ -213,7 +222,10 @@ impl Binding {
         }
         let mode = spec.nic_mode.unwrap_or_default();
         registry.ask_from(NicRequest { mode, ..NicRequest::default() });
-        let id = registry.register_with(OWNER, &spec.name, &req, options);
+        registry.offer(offer);
+        let id = registry.register_with(OWNER, &spec.name, &req, &mut all);
+        registry.offer(None);
+        options.iter_mut().zip(all).for_each(|(option, served)| *option = served);
         registry.refresh_jobs(&mut engine.jobs());
         drop(registry.take_retired());
         let id = id?;
@@ -221,7 +233,7 @@ impl Binding {
         drop(registry);
         // From here on a failure unbinds.
         let attachment = engine.next_attachment.fetch_add(1, Relaxed);
-        let binding = Binding { engine: engine.clone(), id, attachment };
+        let binding = Binding { engine: engine.clone(), id, attachment, _pin: pin };
         Ok((Box::new(binding), grant?))
     }
 }

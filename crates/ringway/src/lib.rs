@@ -40,6 +40,7 @@
 mod attach;
 mod conn;
 mod error;
+mod extmem;
 mod session;
 #[macro_use]
 mod view;

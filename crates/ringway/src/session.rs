@@ -1,7 +1,8 @@
 //! Who keeps the registry in which a port is bound: the broker, or an engine of this process.
 
-use crate::conn::{Broker, Session};
+use crate::conn::{Broker, Memory, Session};
 use crate::error::{OpenError, SyncError};
+use crate::extmem::FileMemory;
 use ringway_abi::{
     Errno, NETMAP_API, NETMAP_REQ_PORT_INFO_GET, PortSpec, c_name_field, nmreq_header, nmreq_port_info_get,
     nmreq_register,
@@ -42,15 +43,6 @@ pub(crate) trait Backend: Send + Sync {
     fn serve(&self) {}
 }
 
-/// What names can say and no registry serves yet.
-pub(crate) fn refuse_unserved(spec: &PortSpec) -> Result<(), OpenError> {
-    if spec.extmem.is_some() {
-        let text = format!("{}: @extmem is not there yet", spec.name);
-        return Err(OpenError::refused(Errno::EOPNOTSUPP, text));
-    }
-    Ok(())
-}
-
 /// Puts the region that `@share=` found into the request.
 pub(crate) fn share_region(req: &mut nmreq_register, mem_id: u16) -> Result<(), OpenError> {
     if req.nr_mem_id != 0 && req.nr_mem_id != mem_id {
@@ -81,7 +73,6 @@ pub(crate) fn open_with_broker(
     req: &nmreq_register,
     options: &mut [ReqOption],
 ) -> Result<(Box<dyn Backend>, Grant), OpenError> {
-    refuse_unserved(spec)?;
     let mut req = *req;
     if let Some(share) = &spec.share {
         let share = PortSpec::parse(share)?;
@@ -89,8 +80,17 @@ pub(crate) fn open_with_broker(
         ask_broker(at, &share.name, NETMAP_REQ_PORT_INFO_GET, info.as_mut_bytes())?;
         share_region(&mut req, info.nr_mem_id)?;
     }
-    let (session, mut grant) =
-        Session::open(at, &spec.name, &req, spec.nic_mode.unwrap_or_default(), options, None)?;
+    let (mut all, mut memory, mut pin) = (options.to_vec(), None, None);
+    if let Some(FileMemory { offer, option, file }) = FileMemory::of(spec)? {
+        all.push(option);
+        memory = Some(Memory::new(offer.memfd, offer.pages));
+        pin = Some(file);
+    }
+    let mode = spec.nic_mode.unwrap_or_default();
+    let opened = Session::open(at, &spec.name, &req, mode, &mut all, memory.as_ref());
+    options.iter_mut().zip(all).for_each(|(option, served)| *option = served);
+    let (mut session, mut grant) = opened?;
+    session.pin = pin;
     one_map(&mut grant.region);
     Ok((Box::new(session), grant))
 }

@@ -439,35 +439,52 @@ impl RunningLoop<'_> {
         if csb.app().len() < rings {
             return Err(LoopError::TooFewEntries);
         }
-        let is_event = config.kicks_all();
-        let watch = if is_event { Some(Watch::new(self.bound, self.me, Interest::BOTH)) } else { None };
-        let watch = watch.transpose().map_err(SyncError::from)?;
-        let mut events = config.events;
-        events.resize_with(rings, RingEvents::default);
-        let has_direct = is_event || !(config.direct_tx || config.direct_rx);
-        let mut kicks = vec![];
-        let mut lines = vec![];
-        for (((ring, app), kern), own) in self.bound.loop_rings().zip(csb.app()).zip(csb.kern()).zip(events) {
-            let dir = ring.handle().dir;
-            if let (Some(watch), Some(kick)) = (&watch, &own.kick) {
-                watch.add_kick(kick.as_fd()).map_err(SyncError::from)?;
-            }
-            // Watched as long as they are open.
-            kicks.extend(own.kick);
-            let direct = if dir == Dir::Tx { config.direct_tx } else { config.direct_rx };
-            if direct && !has_direct {
-                continue;
-            }
-            let published = kern.positions();
-            let notify = own.notify.map(Doorbell::adopt);
-            let n = ring.handle().num_slots();
-            let (left, head) = (Left::Busy, app.head.load(Relaxed));
-            lines.push(Line { ring, app, kern, notify, dir, n, direct, is_event, left, head, published });
-        }
+        let watch = config.kicks_all().then(|| self.watch(&config)).transpose()?;
+        let nap = config.sleep;
+        // Kicks are watched as long as they are open.
+        let (mut lines, _kicks) = self.lines(csb, config);
         match watch {
             Some(watch) => self.run_with_events(&mut lines, &watch),
-            None => self.run_busy(&mut lines, config.sleep),
+            None => self.run_busy(&mut lines, nap),
         }
+    }
+
+    /// What wakes a loop that sleeps: the port, and the program.
+    fn watch(&self, config: &LoopConfig) -> Result<Watch, SyncError> {
+        let watch = Watch::new(self.bound, self.me, Interest::BOTH)?;
+        config.events.iter().filter_map(|e| e.kick.as_ref()).try_for_each(|k| watch.add_kick(k.as_fd()))?;
+        Ok(watch)
+    }
+
+    /// The rings that are to be synced, and the eventfds that the program kicks.
+    fn lines<'a>(&'a self, csb: &'a Csb, config: LoopConfig) -> (Vec<Line<'a>>, Vec<OwnedFd>) {
+        let is_event = config.kicks_all();
+        let mut events = config.events;
+        events.resize_with(self.bound.csb_rings(), RingEvents::default);
+        let (mut lines, mut kicks) = (vec![], vec![]);
+        for (((ring, app), kern), own) in self.bound.loop_rings().zip(csb.app()).zip(csb.kern()).zip(events) {
+            let dir = ring.handle().dir;
+            let direct = if dir == Dir::Tx { config.direct_tx } else { config.direct_rx };
+            kicks.extend(own.kick);
+            if direct && !is_event {
+                // Nobody can ask for it.
+                continue;
+            }
+            lines.push(Line {
+                ring,
+                app,
+                kern,
+                notify: own.notify.map(Doorbell::adopt),
+                dir,
+                n: ring.handle().num_slots(),
+                direct,
+                is_event,
+                left: Left::Busy,
+                head: app.head.load(Relaxed),
+                published: kern.positions(),
+            });
+        }
+        (lines, kicks)
     }
 
     fn pass(&self, lines: &mut [Line<'_>]) -> Result<bool, SyncError> {
@@ -602,5 +619,46 @@ impl Port {
     #[must_use]
     pub fn loop_stopper(&self) -> LoopStopper {
         LoopStopper { state: self.bound.loop_state().cloned(), bell: self.bound.grant().rx_bell.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Netmap;
+
+    #[test]
+    fn nobody_sleeps_while_one_side_has_something() {
+        let netmap = Netmap::embedded();
+        let mut a = netmap.open("netmap:x{1").unwrap();
+        let mut b = netmap.open("netmap:x}1").unwrap();
+        let (csb, _) = Csb::create(2).unwrap();
+        a.enter_csb(&csb).unwrap();
+        let running = a.bound.begin_loop().unwrap();
+        let kick = || Some(rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap());
+        let events = (0..2).map(|_| RingEvents { kick: kick(), notify: None }).collect();
+        let (mut lines, _kicks) = running.lines(&csb, LoopConfig { events, ..LoopConfig::default() });
+        let asks = || csb.kern()[0].need_kick.load(Relaxed);
+        let rest = |lines: &mut [Line<'_>]| while running.pass(lines).unwrap() {};
+        rest(&mut lines);
+        assert_eq!(asks(), 0, "not before it sleeps");
+        assert!(running.may_sleep(&lines));
+        assert_eq!(asks(), 1);
+        // The program published, and looked, before the loop asked to be kicked.
+        rest(&mut lines);
+        csb.app()[0].publish(1, 1);
+        assert_eq!(asks(), 0);
+        assert!(!running.may_sleep(&lines));
+        rest(&mut lines);
+        assert!(running.may_sleep(&lines));
+        // The peer sent, and looked, before the loop announced that it sleeps.
+        rest(&mut lines);
+        b.tx(0).send(&[0; 60]);
+        b.txsync().unwrap();
+        assert!(!running.may_sleep(&lines));
+        rest(&mut lines);
+        assert!(running.may_sleep(&lines));
+        let _ = running.word.ask_stop();
+        assert!(!running.may_sleep(&lines));
     }
 }

@@ -172,7 +172,36 @@ fn the_builder_says_what_names_say_and_more() -> Outcome {
     assert_eq!(error.to_string(), "eth0: invalid request, prefix unknown or missing");
     assert_eq!(error.errno(), Errno::EINVAL);
     assert_eq!(netmap.open("netmap:nosuch").unwrap_err().errno(), Errno::ENXIO);
-    assert_eq!(netmap.open("vale0:z@extmem=/tmp/z").unwrap_err().errno(), Errno::EOPNOTSUPP);
+    let error = netmap.open("vale0:z@extmem=/nonexistent/z").unwrap_err();
+    assert_eq!(error.errno(), Errno::ENOENT);
+    assert!(error.to_string().starts_with("cannot open '/nonexistent/z': "), "{error}");
+    Ok(())
+}
+
+#[test]
+fn ports_that_name_one_file_have_one_region() -> Outcome {
+    let path = std::env::temp_dir().join(format!("ringway-extmem-{}", std::process::id()));
+    let name = |port: &str, more: &str| format!("{port}@extmem:file={}{more}", path.display());
+    let file = std::fs::File::create(&path)?;
+    file.set_len(12 << 20)?;
+    let netmap = Netmap::embedded();
+    let mut a = netmap.open(&name("vale0:a", ",if-num=4,ring-num=8,buf-size=1536"))?;
+    let mut b = netmap.open(&name("vale0:b", ""))?;
+    assert_eq!((a.mem_id(), a.buf_size()), (b.mem_id(), 1536));
+    send(&mut a, &[0xff; 60])?;
+    b.rxsync()?;
+    assert_eq!(b.rx(0).len(), 1);
+    let (mut tx, mut rx) = (a.tx(0), b.rx(0));
+    swap(tx.place(0)?, rx.place(0)?)?;
+    drop((tx, rx));
+    file.set_len(1 << 20)?;
+    let small = netmap.open(&name("vale0:c", "")).unwrap_err();
+    assert_eq!(small.errno(), Errno::ENOMEM);
+    // The file can go away; the region does not.
+    std::fs::remove_file(&path)?;
+    send(&mut b, &[0xff; 60])?;
+    a.rxsync()?;
+    assert_eq!(a.rx(0).len(), 1);
     Ok(())
 }
 

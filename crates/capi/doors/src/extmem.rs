@@ -19,6 +19,7 @@ use ringway_abi::Errno;
 use ringway_os::mem::{Memfd, page_size, round_to_pages};
 use ringway_os::sys::file_id;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 
 use crate::options::Opt;
 use crate::ranges::{self, Range};
@@ -92,7 +93,10 @@ fn shared_file(ranges: &[Range], len: u64) -> Option<PagesKey> {
         offset += r.end - r.start;
     }
     let (major, minor) = first.dev;
-    Some(PagesKey { file: (libc::makedev(major, minor), first.ino), offset: first.offset, len })
+    // Some file systems have other numbers for their devices here than everywhere else.
+    let same = std::fs::metadata(&first.path).ok().filter(|m| m.ino() == first.ino);
+    let dev = same.map_or_else(|| libc::makedev(major, minor), |m| m.dev());
+    Some(PagesKey { file: (dev, first.ino), offset: first.offset, len })
 }
 
 /// Copies what is there, but for pages of zeros.
