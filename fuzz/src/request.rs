@@ -101,7 +101,7 @@ fn options(input: &mut Input<'_>) -> Vec<ReqOption> {
         nr_if_pool_objtotal: number(input),
         nr_if_pool_objsize: number(input).wrapping_mul(8),
         nr_ring_pool_objtotal: number(input),
-        nr_ring_pool_objsize: 12number(input).wrapping_mul(8),
+        nr_ring_pool_objsize: number(input).wrapping_mul(128),
         // The rings of these tests are small.
         nr_buf_pool_objtotal: number(input).max(1),
         nr_buf_pool_objsize: number(input).max(1).wrapping_mul(64),

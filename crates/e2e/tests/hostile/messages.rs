@@ -62,8 +62,8 @@ fn register_in(name: &str, memsize: u64) -> Vec<u8> {
     };
     let req = nmreq_register { nr_mode: NR_REG_ALL_NIC, ..Default::default() };
     let control = wire::Control { header, options: 1, ..Default::default() };
-    let parts =
-        [wire::Pages::default().as_bytes(), control.as_bytes(), req.as_bytes(), &options_out(&[option])];
+    let pages = wire::Pages::default();
+    let parts = [pages.as_bytes(), control.as_bytes(), req.as_bytes(), &options_out(&[option])];
     wire::message(Kind::ControlIn, 0, &parts.concat())
 }
 
