@@ -10,154 +10,38 @@
 //!
 //! Source: abi.md 12.
 
-use crate::bound::{Bound, Pass};
+use crate::bound::Bound;
 use crate::error::SyncError;
-use crate::port::Port;
 use crate::wait::{FUTILE_SLEEP, FUTILE_YIELD, Interest, Kit, Watch};
-use ringway_abi::{Errno, NAF_FORCE_READ, NAF_FORCE_RECLAIM, NR_EXCLUSIVE};
-use ringway_core::adapter::SyncFlags;
+use ringway_abi::{Errno, NR_EXCLUSIVE};
 use ringway_core::control::{CsbArray, check_csb};
-use ringway_core::kring::{SyncOutcome, distance, prev};
 use ringway_core::layout::Dir;
 use ringway_core::lease::EndRing;
-use ringway_core::sync_loop::{LoopError as Refusal, LoopWord};
-use ringway_os::csb::{AppEntry, Csb, LoopEntry};
-use ringway_os::event::{Doorbell, check_eventfd};
+use ringway_core::sync_loop::LoopWord;
+use ringway_os::csb::Csb;
+use ringway_os::event::Doorbell;
 use ringway_os::mem::SharedRef;
 use ringway_os::state::RingState;
 use ringway_os::sys::{ExactSleeps, monotonic_nanos, sleep, yield_now};
-use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
 use std::time::Duration;
 
-/// Longest sleep between two passes. Source: abi.md 12.
-pub const MAX_SLEEP: Duration = Duration::from_micros(ringway_abi::SYNC_KLOOP_MAX_SLEEP_US as u64);
+mod config;
+mod line;
+mod port;
+
+use self::line::{Left, Line, hwcur};
+pub use config::{LoopConfig, LoopError, MAX_SLEEP, RingEvents};
+pub use port::LoopStopper;
+
 /// With eventfds, a look at everything at least so often.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
-/// Rounds on one ring before the others have their turn.
-const MAX_ROUNDS: u32 = 64;
-/// Syncs of a receive ring in turn that bring nothing, before we leave it.
-const MAX_DRY: u32 = 2;
 /// Passes in vain without sleeping, between two yields.
 const IDLE_PASSES: u32 = 64;
 /// Looks between two looks whether the broker lives, of who waits for the loop to end.
 const STOP_NAP: Duration = Duration::from_micros(100);
-
-/// A loop cannot be, or ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LoopError {
-    /// Others may bind the rings too: open the port exclusively.
-    NotExclusive,
-    /// The CSB has fewer entries than rings are bound.
-    TooFewEntries,
-    /// [`Port::enter_csb`] comes first.
-    NoCsb,
-    /// A loop runs already, here or in another process that has the descriptor.
-    Running,
-    /// The sleep is longer than [`MAX_SLEEP`].
-    Sleep,
-    /// There is not one pair of eventfds for each bound ring, or one is no eventfd; or a direct mode lacks one.
-    Events(Errno),
-    /// The broker is gone; or the system refused what waiting needs.
-    Sync(SyncError),
-}
-
-impl LoopError {
-    /// The errno of a C program.
-    #[must_use]
-    pub fn errno(&self) -> Errno {
-        match self {
-            LoopError::NotExclusive | LoopError::TooFewEntries | LoopError::NoCsb | LoopError::Sleep => {
-                Errno::EINVAL
-            }
-            LoopError::Running => Errno::EBUSY,
-            LoopError::Events(e) => *e,
-            LoopError::Sync(e) => e.errno(),
-        }
-    }
-}
-
-impl fmt::Display for LoopError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LoopError::NotExclusive => {
-                "a sync loop needs rings that nobody else has; open the port exclusively"
-            }
-            LoopError::TooFewEntries => "the CSB has fewer entries than the port has bound rings",
-            LoopError::NoCsb => "the port is not in CSB mode; call enter_csb first",
-            LoopError::Running => "a sync loop runs already",
-            LoopError::Sleep => "a sync loop sleeps a second at most between two passes",
-            LoopError::Events(_) => "a sync loop needs one pair of eventfds per bound ring",
-            LoopError::Sync(e) => return e.fmt(f),
-        })
-    }
-}
-
-impl std::error::Error for LoopError {}
-
-impl From<SyncError> for LoopError {
-    fn from(e: SyncError) -> Self {
-        LoopError::Sync(e)
-    }
-}
-
-impl From<Refusal> for LoopError {
-    fn from(e: Refusal) -> Self {
-        match e {
-            Refusal::NoCsb => LoopError::NoCsb,
-            Refusal::Running => LoopError::Running,
-        }
-    }
-}
-
-/// The eventfds of one ring. Nobody need drain them.
-#[derive(Debug, Default)]
-pub struct RingEvents {
-    /// The program wakes the loop.
-    pub kick: Option<OwnedFd>,
-    /// The loop tells the program.
-    pub notify: Option<OwnedFd>,
-}
-
-/// How a sync loop is to run.
-#[derive(Debug, Default)]
-pub struct LoopConfig {
-    /// Without a `kick` for every ring: the time between two passes, up to [`MAX_SLEEP`]; zero: none, and the loop keeps a processor busy.
-    pub sleep: Duration,
-    /// One per bound ring, TX rings first; empty: none. If each has a `kick`, the loop sleeps while there is nothing to do.
-    pub events: Vec<RingEvents>,
-    /// The program always kicks, and is told of every change, on TX rings. (netmap would sync in the context of whoever kicks; here the loop
-    /// does it.) Needs events; without any, such rings are not synced.
-    pub direct_tx: bool,
-    /// The same on RX rings.
-    pub direct_rx: bool,
-}
-
-impl LoopConfig {
-    fn check(&self, rings: usize) -> Result<(), LoopError> {
-        if self.sleep > MAX_SLEEP {
-            return Err(LoopError::Sleep);
-        }
-        if self.events.is_empty() {
-            return Ok(());
-        }
-        if self.events.len() != rings || ((self.direct_tx || self.direct_rx) && !self.kicks_all()) {
-            return Err(LoopError::Events(Errno::EINVAL));
-        }
-        let bad = |e: io::Error| LoopError::Events(Errno(e.raw_os_error().unwrap_or(Errno::EINVAL.0)));
-        let mut all = self.events.iter().flat_map(|e| e.kick.iter().chain(&e.notify));
-        all.try_for_each(|fd| check_eventfd(fd.as_fd())).map_err(bad)
-    }
-
-    fn kicks_all(&self) -> bool {
-        !self.events.is_empty() && self.events.iter().all(|e| e.kick.is_some())
-    }
-}
 
 impl Bound {
     /// The word of this descriptor's loop; None if no ring is bound.
@@ -271,13 +155,6 @@ impl Bound {
     }
 }
 
-/// First slot of a ring that was not taken in.
-fn hwcur(ring: &EndRing) -> u32 {
-    let state = &ring.handle().shared.state;
-    // The broker keeps its own, and takes in all that is posted.
-    if ring.handle().is_brokered() { state.sync.rhead.load(Relaxed) } else { state.owner.hwcur.load() }
-}
-
 /// The right to run a descriptor's loop; gone when dropped, and with it a stop that was asked for.
 #[derive(Debug)]
 pub struct RunningLoop<'b> {
@@ -290,141 +167,6 @@ impl Drop for RunningLoop<'_> {
     fn drop(&mut self) {
         // False if the broker took this process for dead; then it is somebody else's.
         let _ = self.word.end(self.me);
-    }
-}
-
-/// Whose turn it is on a ring that was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    /// The program's: there is nothing more to take, or the ring is bad.
-    Program,
-    /// The port's: its own notification will tell.
-    Port,
-    /// Another thread's, for a moment; or there may be more.
-    Busy,
-}
-
-/// A ring, as the loop has it.
-struct Line<'a> {
-    ring: &'a EndRing,
-    app: &'a AppEntry,
-    kern: &'a LoopEntry,
-    notify: Option<Doorbell>,
-    dir: Dir,
-    n: u32,
-    /// Nobody asks for kicks; all are told.
-    direct: bool,
-    is_event: bool,
-    left: Left,
-    /// Head that was last seen, and what was last published.
-    head: u32,
-    published: (u32, u32),
-}
-
-impl Line<'_> {
-    fn ask_kick(&self, want: bool) {
-        if !self.direct && (self.kern.need_kick.load(Relaxed) != 0) != want {
-            self.kern.need_kick.store(want.into(), Relaxed);
-        }
-    }
-
-    fn flags(&self, head: u32) -> SyncFlags {
-        let asked = self.app.sync_flags.load(Relaxed);
-        let force = match self.dir {
-            Dir::Rx => asked & NAF_FORCE_READ != 0,
-            Dir::Tx => {
-                let (_, tail) = self.published;
-                asked & NAF_FORCE_RECLAIM != 0
-                    || (head < self.n && tail < self.n && distance(self.n, head, tail) <= self.n / 2)
-            }
-        };
-        if force { SyncFlags::FORCE } else { SyncFlags::empty() }
-    }
-
-    /// Publishes how far the ring is. True if the tail moved.
-    fn publish(&mut self) -> bool {
-        let now = (hwcur(self.ring), self.ring.handle().ring.header.tail.load(Relaxed));
-        if now == self.published {
-            return false;
-        }
-        let news = now.1 != self.published.1;
-        self.kern.publish(now.0, now.1);
-        self.published = now;
-        if news && let Some(notify) = &self.notify {
-            // Pairs with the program's barrier between asking to be notified and its last look.
-            fence(SeqCst);
-            if self.direct || self.app.need_kick.load(Relaxed) != 0 {
-                notify.ring();
-            }
-        }
-        news
-    }
-
-    /// One turn on the ring. True if something moved.
-    fn turn(&mut self, pass: &Pass<'_>) -> bool {
-        self.ask_kick(false);
-        let (mut head, mut cur) = self.app.positions();
-        let (mut moved, mut dry) = (false, 0);
-        for _ in 0..MAX_ROUNDS {
-            self.head = head;
-            let header = &self.ring.handle().ring.header;
-            header.cur.store(cur, Relaxed);
-            header.head.store(head, Relaxed);
-            let before = self.published;
-            match pass.outcome(&mut &*self.ring, self.flags(head)) {
-                SyncOutcome::Done => {}
-                SyncOutcome::Skipped | SyncOutcome::Brokered => {
-                    self.left = Left::Busy;
-                    return moved;
-                }
-                SyncOutcome::BadRing(_)
-                | SyncOutcome::NeedPeer(_)
-                | SyncOutcome::Stopped
-                | SyncOutcome::Failed => {
-                    // Until the program puts it right, or asks again.
-                    self.left = Left::Program;
-                    if self.is_event {
-                        self.ask_kick(true);
-                    }
-                    return moved;
-                }
-            }
-            let news = self.publish();
-            moved |= self.published != before;
-            let tail = self.published.1;
-            let accepted = head;
-            (head, cur) = self.app.positions();
-            let left = match self.dir {
-                Dir::Tx if head == accepted => Some(Left::Program),
-                Dir::Tx if tail == accepted => Some(Left::Port),
-                Dir::Tx => None,
-                // All slots are the program's.
-                Dir::Rx if head < self.n && tail == prev(self.n, head) => Some(Left::Program),
-                Dir::Rx if tail == accepted => Some(Left::Port),
-                Dir::Rx => {
-                    dry = if news { 0 } else { dry + 1 };
-                    (dry >= MAX_DRY).then_some(Left::Port)
-                }
-            };
-            if let Some(left) = left {
-                self.left = left;
-                return moved;
-            }
-        }
-        self.left = Left::Busy;
-        true
-    }
-
-    /// Before the loop sleeps: asks to be kicked, if it is the program's turn.
-    fn arm(&self) {
-        if self.left == Left::Program {
-            self.ask_kick(true);
-        }
-    }
-
-    /// True if the program did something since the last turn, on a ring where it is its turn.
-    fn has_news(&self) -> bool {
-        self.left == Left::Program && self.app.head.load(Relaxed) != self.head
     }
 }
 
@@ -556,69 +298,6 @@ impl RunningLoop<'_> {
         !lines.iter().any(Line::has_news)
             && !self.bound.announce_more(Interest::BOTH)
             && !self.word.wants_stop()
-    }
-}
-
-/// Ends the sync loop of a port, from any thread.
-#[derive(Clone, Debug)]
-pub struct LoopStopper {
-    state: Option<SharedRef<RingState>>,
-    bell: Arc<Doorbell>,
-}
-
-impl LoopStopper {
-    /// Asks for the end of the loop, without waiting. If none runs, the next one ends at once.
-    pub fn stop(&self) {
-        if let Some(state) = &self.state {
-            let _ = LoopWord::of(state).ask_stop();
-            self.bell.ring();
-        }
-    }
-}
-
-impl Port {
-    /// Enters CSB mode: from now on [`Port::run_csb_loop`] syncs, on behalf of whoever writes into `csb`, and into the slots of the bound
-    /// rings. Fills `csb` as the rings are. May be done again while no loop runs.
-    ///
-    /// # Errors
-    /// [`LoopError`]: NotExclusive, TooFewEntries, Running.
-    pub fn enter_csb(&mut self, csb: &Csb) -> Result<(), LoopError> {
-        self.bound.enter_csb(csb)
-    }
-
-    /// Syncs in this thread, until a [`LoopStopper`] ends it: what netmap's SYNC_KLOOP_START does. The one whom it serves, most likely a
-    /// virtual machine that maps the port's region, is not trusted with anything but the port's packets: positions that are illegal are refused.
-    ///
-    /// ```
-    /// use ringway::{Csb, LoopConfig, Netmap};
-    ///
-    /// let netmap = Netmap::embedded();
-    /// let (mut port, mut peer) = (netmap.open("vale0:vm")?, netmap.open("vale0:b")?);
-    /// let (csb, memfd) = Csb::create(port.tx_rings() + port.rx_rings())?; // the guest maps `memfd`
-    /// # let _ = memfd;
-    /// port.enter_csb(&csb)?;
-    /// let stopper = port.loop_stopper();
-    /// std::thread::scope(|s| {
-    ///     let running = s.spawn(|| port.run_csb_loop(&csb, LoopConfig::default()));
-    ///     csb.app()[0].publish(1, 1); // the guest has filled slot 0
-    ///     while csb.kern()[0].positions().0 != 1 {}
-    ///     stopper.stop();
-    ///     running.join().unwrap()
-    /// })?;
-    /// # peer.rxsync()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`LoopError`].
-    pub fn run_csb_loop(&mut self, csb: &Csb, config: LoopConfig) -> Result<(), LoopError> {
-        self.bound.begin_loop()?.run(csb, config)
-    }
-
-    /// What ends [`Port::run_csb_loop`].
-    #[must_use]
-    pub fn loop_stopper(&self) -> LoopStopper {
-        LoopStopper { state: self.bound.loop_state().cloned(), bell: self.bound.grant().rx_bell.clone() }
     }
 }
 
