@@ -109,7 +109,8 @@ fn options(input: &mut Input<'_>) -> Vec<ReqOption> {
     };
     let mut out = vec![ReqOption::extmem(&nmreq_opt_extmem { nro_info, ..Default::default() })];
     if input.u8() < 0x40 {
-        let mut array = || if input.u8() == 0 { CsbArray::Misaligned } else { CsbArray::Entries(number(input)) };
+        let mut array =
+            || if input.u8() == 0 { CsbArray::Misaligned } else { CsbArray::Entries(number(input)) };
         out.push(ReqOption::csb(array(), array()));
     }
     out

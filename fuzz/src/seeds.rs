@@ -63,7 +63,19 @@ fn request() -> Vec<(String, Vec<u8>)> {
     let null = [0, 0, 13, 3, 0, 0x80, 0, 0, 0, 0, 0, 0, 0x80, 2, 8];
     // A null port that binds none of very many rings.
     let huge = [0, 0, 13, 3, 5, 0x80, 0, 0, 8, 8, 0xfe, 0xff, 0xff, 0xfe, 0xff, 0xff, 0x80, 2, 0];
+    // A port in memory of its user: pools and pages, then perhaps a CSB.
+    let own = |user: u8, name: u8, flags: u8, csb: &[u8]| {
+        let rings = [0x80, 0, 0, 32, 16, 2, 3, 0, 8];
+        let pools = [0, 4, 30, 20, 10, 20, 33];
+        [&[user, 252, name, 0, flags], &rings[..], &pools, csb, &[0]].concat()
+    };
+    let no_csb = &[0x80];
     [
+        (
+            "memory-of-clients",
+            [own(0, 0, 0, no_csb), own(0, 1, 0, no_csb), own(1, 3, 1, &[0, 1, 5, 1, 5]), close(0).to_vec()]
+                .concat(),
+        ),
         (
             "switch",
             [&open(0, 0)[..], &open(0, 1), &open(1, 2), &[0, 10, 1], &[0, 6, 0, 0, 0, 0], &close(0)].concat(),

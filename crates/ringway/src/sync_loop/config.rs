@@ -20,7 +20,7 @@ pub enum LoopError {
     NotExclusive,
     /// The CSB has fewer entries than rings are bound.
     TooFewEntries,
-    /// [`Port::enter_csb`] comes first.
+    /// [`Port::enter_csb`](crate::Port::enter_csb) comes first.
     NoCsb,
     /// A loop runs already, here or in another process that has the descriptor.
     Running,

@@ -36,29 +36,29 @@ pub(super) enum Left {
 
 /// A ring, as the loop has it.
 pub(super) struct Line<'a> {
-    pub(super) ring: &'a EndRing,
-    pub(super) app: &'a AppEntry,
-    pub(super) kern: &'a LoopEntry,
-    pub(super) notify: Option<Doorbell>,
-    pub(super) dir: Dir,
-    pub(super) n: u32,
+    pub ring: &'a EndRing,
+    pub app: &'a AppEntry,
+    pub kern: &'a LoopEntry,
+    pub notify: Option<Doorbell>,
+    pub dir: Dir,
+    pub n: u32,
     /// Nobody asks for kicks; all are told.
-    pub(super) direct: bool,
-    pub(super) is_event: bool,
-    pub(super) left: Left,
+    pub direct: bool,
+    pub is_event: bool,
+    pub left: Left,
     /// Head that was last seen, and what was last published.
-    pub(super) head: u32,
-    pub(super) published: (u32, u32),
+    pub head: u32,
+    pub published: (u32, u32),
 }
 
 impl Line<'_> {
-    pub(super) fn ask_kick(&self, want: bool) {
+    pub fn ask_kick(&self, want: bool) {
         if !self.direct && (self.kern.need_kick.load(Relaxed) != 0) != want {
             self.kern.need_kick.store(want.into(), Relaxed);
         }
     }
 
-    pub(super) fn flags(&self, head: u32) -> SyncFlags {
+    pub fn flags(&self, head: u32) -> SyncFlags {
         let asked = self.app.sync_flags.load(Relaxed);
         let force = match self.dir {
             Dir::Rx => asked & NAF_FORCE_READ != 0,
@@ -72,7 +72,7 @@ impl Line<'_> {
     }
 
     /// Publishes how far the ring is. True if the tail moved.
-    pub(super) fn publish(&mut self) -> bool {
+    pub fn publish(&mut self) -> bool {
         let now = (hwcur(self.ring), self.ring.handle().ring.header.tail.load(Relaxed));
         if now == self.published {
             return false;
@@ -91,7 +91,7 @@ impl Line<'_> {
     }
 
     /// One turn on the ring. True if something moved.
-    pub(super) fn turn(&mut self, pass: &Pass<'_>) -> bool {
+    pub fn turn(&mut self, pass: &Pass<'_>) -> bool {
         self.ask_kick(false);
         let (mut head, mut cur) = self.app.positions();
         let (mut moved, mut dry) = (false, 0);
@@ -146,14 +146,14 @@ impl Line<'_> {
     }
 
     /// Before the loop sleeps: asks to be kicked, if it is the program's turn.
-    pub(super) fn arm(&self) {
+    pub fn arm(&self) {
         if self.left == Left::Program {
             self.ask_kick(true);
         }
     }
 
     /// True if the program did something since the last turn, on a ring where it is its turn.
-    pub(super) fn has_news(&self) -> bool {
+    pub fn has_news(&self) -> bool {
         self.left == Left::Program && self.app.head.load(Relaxed) != self.head
     }
 }
