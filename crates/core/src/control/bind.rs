@@ -147,10 +147,13 @@ impl Registry {
             Exhausted::Rings => "ring objects (or they are too small for that many slots)",
             Exhausted::Buffers => "buffers",
         };
-        let text = format!(
-            "the memory region has no {what} left; raise tunable {prefix}{} (`ringway tune`)",
-            e.tunable()
-        );
+        let is_own = self.regions.get(&region).is_some_and(|r| r.pages.is_some());
+        let remedy = if is_own {
+            "bring more memory, or ask for other pools in it".to_owned()
+        } else {
+            format!("raise tunable {prefix}{} (`ringway tune`)", e.tunable())
+        };
+        let text = format!("the memory region has no {what} left; {remedy}");
         ControlError::new(Errno::ENOMEM, text)
     }
 
