@@ -69,16 +69,21 @@ pub enum CsbArray {
     Entries(u32),
 }
 
+/// Marks what [`ReqOption::csb`] wrote: no address of a program has this bit. A list that nobody has looked through has addresses.
+const LOOKED_AT: u64 = 1 << 63;
+
 impl CsbArray {
     fn to_word(self) -> u64 {
         match self {
             CsbArray::Misaligned => u64::MAX,
-            CsbArray::Entries(n) => n.into(),
+            CsbArray::Entries(n) => LOOKED_AT | u64::from(n),
         }
     }
 
-    fn from_word(word: u64) -> Self {
-        u32::try_from(word).map_or(CsbArray::Misaligned, CsbArray::Entries)
+    /// None: an address.
+    fn from_word(word: u64) -> Option<Self> {
+        let entries = u32::try_from(word & !LOOKED_AT);
+        (word & LOOKED_AT != 0).then(|| entries.map_or(CsbArray::Misaligned, CsbArray::Entries))
     }
 
     /// Whether it serves `rings` rings.
@@ -122,7 +127,9 @@ pub(super) fn apply_csb(
     let Ok(wish) = nmreq_opt_csb::read_from_bytes(&bytes) else {
         return Err(refuse(Errno::EINVAL, "the option has another size than its type"));
     };
-    let (app, kern) = (CsbArray::from_word(wish.csb_atok), CsbArray::from_word(wish.csb_ktoa));
+    let arrays = CsbArray::from_word(wish.csb_atok).zip(CsbArray::from_word(wish.csb_ktoa));
+    // Else it comes from where nobody can enter CSB mode (the device file): as one that nobody serves.
+    let Some((app, kern)) = arrays else { return Ok(()) };
     match check_csb(rings, exclusive, app, kern) {
         Ok(()) => {
             option.nro_status = 0;

@@ -77,7 +77,7 @@ impl Agent {
         let Some(broker) = self.broker.take() else {
             return Err(OpenError::refused(Errno::EBUSY, "the descriptor is bound"));
         };
-        match Session::register(broker, name, req, NicMode::default(), options) {
+        match Session::register(broker, name, req, NicMode::default(), options, None) {
             Ok((session, mut grant, out)) => {
                 one_map(&mut grant.region);
                 Ok((out, Bound::new(Box::new(session), grant)?))

@@ -119,7 +119,7 @@ fn abi_8_every_option_gets_its_status() {
         nro_status: 0,
         body: vec![0; option_size(nro_reqtype, 0) - 24],
     };
-    for known in [NETMAP_REQ_OPT_EXTMEM, NETMAP_REQ_OPT_SYNC_KLOOP_MODE] {
+    for known in [NETMAP_REQ_OPT_EXTMEM, NETMAP_REQ_OPT_CSB, NETMAP_REQ_OPT_SYNC_KLOOP_MODE] {
         assert_eq!(ask(&mut r, "vale0:a", vec![sized(known)]), (Some(Errno::EOPNOTSUPP), vec![EOPNOTSUPP]));
     }
     // Early failures: the statuses of the culprits, 0 elsewhere.
