@@ -460,7 +460,7 @@ impl Endpoint {
 }
 
 /// The driver of one ring of an interface.
-fn nic_driver(
+pub(crate) fn nic_driver(
     nic: &NicGrant,
     layout: &RegionLayout,
     dir: Dir,

@@ -46,6 +46,7 @@ impl Registry {
         req: &nmreq_register,
         options: &mut [ReqOption],
     ) -> Result<BindingId, ControlError> {
+        self.check_not_wrapped(id)?;
         let port = self.port(id)?;
         if port.hdr_len != 0 && req.nr_flags & NR_ACCEPT_VNET_HDR == 0 {
             let text = format!(

@@ -38,7 +38,7 @@ impl World {
         let theirs = shared.clone();
         let worker = std::thread::spawn(move || {
             while !theirs.stop.load(Relaxed) {
-                theirs.jobs.lock().unwrap().list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
+                theirs.jobs.lock().unwrap().run();
                 ringway_os::sys::yield_now();
             }
         });
