@@ -104,9 +104,9 @@ fn poll(shared: &Shared, wanted: &AtomicBool) {
         idle = if busy { 0 } else { idle.wrapping_add(1) };
         if !busy {
             if idle.is_multiple_of(ROUNDS_PER_YIELD) {
-                ringway_os::sys::yield_now()
+                ringway_os::sys::yield_now();
             } else {
-                std::hint::spin_loop()
+                std::hint::spin_loop();
             }
         }
     }

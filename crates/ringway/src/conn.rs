@@ -288,7 +288,19 @@ impl Broker {
         body: &mut [u8],
         options: &mut [ReqOption],
     ) -> Result<(), OpenError> {
-        let (answer, _) = self.ask_control(header, NicMode::Auto, body, options)?;
+        let start = Instant::now();
+        let (answer, _) = loop {
+            match self.ask_control(header, NicMode::Auto, body, options) {
+                // VALE_ATTACH: a queue of an interface stays busy for a moment after it was closed.
+                Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
+                    ringway_os::sys::sleep(Duration::from_millis(5));
+                }
+                Err(OpenError::Refused { errno: Errno::EAGAIN, message }) => {
+                    return Err(refused(Errno::EBUSY, message));
+                }
+                other => break other?,
+            }
+        };
         header.nr_name = answer.header.nr_name;
         body.copy_from_slice(answer.body.get(..body.len()).ok_or_else(cut_off)?);
         Ok(())

@@ -56,6 +56,22 @@ impl World {
         self.registry().refresh_jobs(&mut jobs);
     }
 
+    /// A change that may take rings away.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Registry) -> T) -> T {
+        let mut jobs = self.shared.jobs.lock().unwrap();
+        let mut registry = self.registry();
+        registry.settle_jobs(&mut jobs);
+        let done = change(&mut registry);
+        registry.refresh_jobs(&mut jobs);
+        done
+    }
+
+    /// Where the buffers of the regions that the asker may see are.
+    pub fn audit(&self, who: Asker) -> Vec<RegionAudit> {
+        let jobs = self.shared.jobs.lock().unwrap();
+        self.registry().audit(who, Some(&jobs))
+    }
+
     /// Binds all rings of a port.
     pub fn open(&mut self, who: Asker, name: &str, req: &nmreq_register) -> End {
         self.open_with(who, name, req, &mut [])
