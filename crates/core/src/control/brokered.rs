@@ -336,9 +336,11 @@ impl Registry {
             _ => vec![],
         };
         let device = match &port.kind {
-            Kind::Nic(nic) => {
-                Some(Device { socket: nic.socket(key.index)?, bell: port.notice.bell().clone() })
-            }
+            Kind::Nic(nic) => Some(Device {
+                socket: nic.socket(key.index)?,
+                bell: port.notice.bell().clone(),
+                seized_at: jobs.seized.get(key).copied(),
+            }),
             _ => None,
         };
         Some(Job { public, handle, driver, wakes, bell: port.worker_bell.clone(), device })

@@ -31,6 +31,9 @@ pub(super) struct Device {
     pub socket: Arc<OwnedFd>,
     /// Wakes the ring's owner.
     pub bell: Arc<Doorbell>,
+    /// Number of the last post of a holder that did not let go: until it posts again it may be in the middle of a sync, which
+    /// moves the kernel's rings as we would.
+    pub seized_at: Option<u32>,
 }
 
 /// A brokered ring with its driver.
@@ -57,7 +60,9 @@ impl Job {
     /// True if there is something to do: a client has posted, or its device has frames or room.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        self.is_pending() || self.device.is_some() && has_news(&self.handle, &*self.driver)
+        let is_ours = |d: &Device| d.seized_at.is_none_or(|at| at != self.public.state.post.posted.load());
+        self.is_pending()
+            || self.device.as_ref().is_some_and(is_ours) && has_news(&self.handle, &*self.driver)
     }
 
     /// True if a client has posted.

@@ -16,6 +16,9 @@ use crate::pump::{OwnRing, Pump};
 use ringway_abi::{Errno, NR_ACCEPT_VNET_HDR, NR_REG_ALL_NIC, NR_REG_NIC_SW, nmreq_register};
 use ringway_os::link::index_of;
 
+/// Room in the memory of an attached interface, in pipes: zero-copy monitors take it. All of it is pinned.
+const SPARE_PIPES: u32 = 1;
+
 /// What the broker itself has to do with a port.
 #[derive(Debug, Default)]
 pub(super) enum Wrap {
@@ -196,7 +199,7 @@ impl Registry {
         // What an interface's buffers are elsewhere, too.
         floor.bufs.objsize = self.tunables.global_region().bufs.objsize;
         let both = Geometry { tx_rings: g.tx_rings * 2, rx_rings: g.rx_rings * 2, ..*g };
-        RegionWish::for_port(&floor, &both, 0, 0)
+        RegionWish::for_port(&floor, &both, SPARE_PIPES, 0)
     }
 
     /// One pump for each ring of an attached port that receives, and each of one that sends.
