@@ -313,6 +313,7 @@ impl EndContext<'_> {
                         handle.sync_brokered(me, &self.grant.worker_bell, wait, &mut || source.serve());
                     // Changed hands while we waited: what was posted and not done is for whoever serves it now.
                     if outcome != SyncOutcome::Brokered {
+                        handle.stamp(flags);
                         return outcome;
                     }
                 }

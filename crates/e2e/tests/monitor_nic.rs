@@ -137,10 +137,11 @@ fn copy_monitors_see_what_passes_byte_for_byte() {
         assert_eq!(t.rx_rings(), queues as usize);
         assert_eq!((lease(&broker, "va"), lease(&broker, "vb")), ("brokered".into(), "direct".into()));
         for _ in 0..10 {
-            let first = seq;
+            let (first, before) = (seq, a.rx(0).timestamp());
             stream(&mut a, &mut b, &mut seq, 2);
             let middle = seq;
             stream(&mut b, &mut a, &mut seq, 2);
+            assert!(a.rx(0).timestamp() > before, "rings are stamped whoever serves them");
             let sent = numbers(first, middle, true);
             let came = numbers(middle, seq, false);
             assert_eq!((look(&mut t), look(&mut r)), (sent.clone(), came.clone()), "{mode}");
@@ -445,6 +446,28 @@ fn monitors_of_an_attached_interface_see_both_sides() {
             exchange(&pair, &mut a, 50);
         });
     }
+}
+
+#[test]
+fn an_interface_that_is_deleted_while_it_is_watched() {
+    const TEST: &str = "an_interface_that_is_deleted_while_it_is_watched";
+    let Some((_guard, pair, broker)) = start(TEST, 1) else { return };
+    let netmap = broker.netmap();
+    let mut a = pair.a.run(|| netmap.open("netmap:va").unwrap());
+    let mut monitors = ["netmap:va/rt", "netmap:va/z"].map(|n| pair.a.run(|| netmap.open(n).unwrap()));
+    pair.a.sh("ip link del va");
+    eventually("its owner is told", || a.wait(Interest::RX, Some(Duration::ZERO)) == Err(SyncError::Stopped));
+    assert_eq!((a.txsync(), a.rxsync()), (Err(SyncError::Stopped), Err(SyncError::Stopped)));
+    // Monitors have a parent still, in which nothing moves.
+    for monitor in &mut monitors {
+        assert!(look(monitor).is_empty());
+    }
+    drop(a);
+    for monitor in &mut monitors {
+        eventually("a monitor is told", || monitor.rxsync() == Err(SyncError::Stopped));
+    }
+    drop(monitors);
+    eventually("all is gone", || broker.ports() == serde_json::json!([]));
 }
 
 #[test]

@@ -307,8 +307,11 @@ impl Registry {
                 let n = shared.num_slots;
                 let (told, there) =
                     (shared.state.sync.rtail.load(Relaxed), shared.state.producer.hwtail.load());
-                let switch_rx =
-                    dir == Dir::Rx && matches!(p.kind, Kind::Vale { .. }) && told < n && there < n;
+                let switch_rx = dir == Dir::Rx
+                    && matches!(p.kind, Kind::Vale { .. })
+                    && told < n
+                    && there < n
+                    && !p.is_wrapped();
                 let mut counters = Counters::read(&shared.state);
                 if let (Kind::Nic(nic), Dir::Rx) = (&p.kind, dir) {
                     nic.add_kernel_drops(i as u16, &mut counters);
