@@ -449,6 +449,30 @@ fn monitors_of_an_attached_interface_see_both_sides() {
 }
 
 #[test]
+fn a_broker_that_is_killed_while_it_serves_an_interface() {
+    const TEST: &str = "a_broker_that_is_killed_while_it_serves_an_interface";
+    let Some((_guard, pair, mut broker)) = start(TEST, 1) else { return };
+    for watch in ["netmap:va/rt", "netmap:va/z"] {
+        let netmap = broker.netmap();
+        let mut a = pair.a.run(|| netmap.open("netmap:va").unwrap());
+        let mut b = pair.b.run(|| netmap.open("netmap:vb").unwrap());
+        let mut monitor = pair.a.run(|| netmap.open(watch).unwrap());
+        let mut seq = 0;
+        stream(&mut a, &mut b, &mut seq, 2);
+        broker.kill();
+        let began = Instant::now();
+        eventually("all hear of it", || {
+            [&mut a, &mut b, &mut monitor].iter_mut().all(|p| p.txsync().and_then(|()| p.rxsync()).is_err())
+        });
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        broker.restart("");
+        // They hold nothing that the next one needs.
+        let mut next = pair.a.run(|| broker.netmap().open("netmap:va").unwrap());
+        exchange(&pair, &mut next, 20);
+    }
+}
+
+#[test]
 fn an_interface_that_is_deleted_while_it_is_watched() {
     const TEST: &str = "an_interface_that_is_deleted_while_it_is_watched";
     let Some((_guard, pair, broker)) = start(TEST, 1) else { return };

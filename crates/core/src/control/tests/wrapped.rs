@@ -3,6 +3,7 @@
 
 use super::world::{End, World};
 use super::*;
+use ringway_os::ring::SlotWord;
 use std::time::{Duration, Instant};
 
 fn attach(w: &World, name: &str) -> Result<u32, Errno> {
@@ -149,6 +150,34 @@ fn s18_a_port_on_two_switches_cannot_be_opened_and_leaves_the_second_first() {
     w.close(&v);
     assert_eq!(detach(&w, "vale0:v0"), Ok(0));
     assert_eq!(delif(&w), Ok(()));
+    assert!(w.registry().is_empty());
+}
+
+/// A program of the same user may have mapped the memory, and write where it likes.
+#[test]
+fn slots_that_name_no_buffer_lose_their_frames_and_no_others() {
+    let mut w = twice_attached();
+    let (mut a, mut b) = (w.open(ME, "vale0:a", &all()), w.open(ME, "vale1:b", &all()));
+    let ring = |name: &str, dir| {
+        let r = w.registry();
+        r.handle(r.names[name], dir, 0).unwrap()
+    };
+    let tx = ring("vale1:v0", crate::layout::Dir::Tx);
+    let bad = [0, 1, u32::MAX, 0x7fff_ffff];
+    for (slot, idx) in tx.ring.slots.iter().take(12).zip(bad.iter().cycle()) {
+        slot.store(SlotWord::new(*idx, u16::MAX, u16::MAX));
+    }
+    (0..29).for_each(|i| a.put_at(&[frame(i, 60)], 0));
+    a.send(&[frame(29, 60)]);
+    let wanted: Vec<_> = (12..30).map(|i| frame(i, 60)).collect();
+    assert_eq!(receive(&mut b, 18), wanted);
+    let info = |name: &str| w.registry().list(ME).into_iter().find(|p| p.name == name).unwrap();
+    let counters = info("vale1:v0").rings.iter().find(|r| r.dir == crate::layout::Dir::Tx).unwrap().counters;
+    assert_eq!((counters.packets, counters.delivered, counters.all_drops()), (30, 18, 12));
+    w.close(&a);
+    w.close(&b);
+    assert_eq!((detach(&w, "vale1:v0"), detach(&w, "vale0:v0")), (Ok(0), Ok(0)));
+    w.registry().vale_delif(ME, "v0").unwrap();
     assert!(w.registry().is_empty());
 }
 
