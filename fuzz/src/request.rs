@@ -5,7 +5,8 @@ use ringway_abi::wire;
 use ringway_abi::{
     NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_REG_ALL_NIC, NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_SW,
     NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, nmreq_opt_extmem, nmreq_pools_info, nmreq_port_info_get,
-    nmreq_register, nmreq_vale_list,
+    nmreq_register, nmreq_vale_attach, nmreq_vale_detach, nmreq_vale_list, nmreq_vale_newif,
+    nmreq_vale_polling,
 };
 use ringway_core::control::{
     Asker, BindingId, CsbArray, InterfaceUsers, Jobs, Offer, PagesKey, Registry, ReqOption, Tunables,
@@ -36,6 +37,11 @@ const NAMES: [&str; 16] = [
     "vale:",
     "{",
 ];
+/// Persistent ports, and their places on switches.
+const LASTING: [&str; 8] =
+    ["v0", "v1", "vale0:v0", "vale1:v0", "vale2:v0", "valepub:v1", "vale1:v1", "vale0:a"];
+/// From here on a step is one about these.
+const LASTING_STEPS: u8 = 0xf0;
 /// Requests of one input, at most.
 const MAX_STEPS: usize = 40;
 /// Descriptors bound at a time, at most.
@@ -134,6 +140,9 @@ impl State {
     fn step(&mut self, input: &mut Input<'_>) {
         let who = Asker { uid: *input.pick(&USERS) };
         let raw = input.u8();
+        if (LASTING_STEPS..WITH_MEMORY).contains(&raw) {
+            return self.lasting_step(who, raw - LASTING_STEPS, input);
+        }
         match raw % 12 {
             _ if raw >= WITH_MEMORY => {
                 let (name, req) = (name(input), register(input));
@@ -203,13 +212,67 @@ impl State {
         drop(self.registry.take_retired());
     }
 
+    /// A request about persistent ports, made while nothing runs.
+    fn lasting_step(&mut self, who: Asker, what: u8, input: &mut Input<'_>) {
+        let name = *input.pick(&LASTING);
+        self.registry.settle_jobs(&mut self.jobs);
+        let r = &mut self.registry;
+        match what % 6 {
+            0 => drop(r.vale_newif(who, name, &mut nmreq_vale_newif::default())),
+            1 => drop(r.vale_delif(who, name)),
+            2 => {
+                let mode = *input.pick(&[NR_REG_ALL_NIC, NR_REG_ALL_NIC, NR_REG_SW]);
+                let reg = nmreq_register { nr_mode: mode, ..Default::default() };
+                let mut body = nmreq_vale_attach { reg, port_index: u32::MAX, ..Default::default() };
+                let done = r.vale_attach(who, name, &mut body);
+                assert_eq!(done.is_ok(), body.port_index != u32::MAX, "{name}");
+            }
+            3 => drop(r.vale_detach(who, name, &mut nmreq_vale_detach::default())),
+            4 => {
+                let body = nmreq_vale_polling {
+                    nr_mode: number(input),
+                    nr_first_cpu_id: number(input),
+                    nr_num_polling_cpus: number(input),
+                    ..Default::default()
+                };
+                let _ = r.vale_polling_enable(who, name, &body, 4);
+            }
+            _ => drop(r.vale_polling_disable(who, name)),
+        }
+        self.registry.refresh_jobs(&mut self.jobs);
+        for _ in 0..4 {
+            self.jobs.run();
+        }
+    }
+
+    /// Takes what outlives descriptors away, the last attached first.
+    fn clear(&mut self) {
+        let root = Asker { uid: 0 };
+        self.registry.settle_jobs(&mut self.jobs);
+        let names = |registry: &Registry, kind: &str| -> Vec<String> {
+            registry.list(root).into_iter().filter(|p| p.kind == kind).map(|p| p.name).collect()
+        };
+        for kind in ["attached", "persistent", "parent"] {
+            for name in names(&self.registry, kind) {
+                let _ = self.registry.vale_polling_disable(root, &name);
+                let _ = self.registry.vale_detach(root, &name, &mut nmreq_vale_detach::default());
+            }
+        }
+        for name in names(&self.registry, "persistent") {
+            self.registry.vale_delif(root, &name).expect("nobody uses it");
+        }
+    }
+
     /// What must be so after each request.
     fn check(&self) {
-        assert_eq!(self.registry.bindings(), self.bound.len());
         let ports = self.registry.list(Asker { uid: 0 });
+        // Whatever stands for a port on a switch has bound both.
+        let own = 2 * ports.iter().filter(|p| p.kind == "attached").count();
+        assert_eq!(self.registry.bindings(), self.bound.len() + own);
         assert_eq!(ports.len(), self.registry.port_count());
         let holders: usize = ports.iter().map(|p| p.holders.len()).sum();
-        assert_eq!(holders, self.bound.len());
+        assert_eq!(holders, self.bound.len() + own);
+        assert_eq!(self.jobs.pumps.len() % 2, 0);
         for user in USERS {
             let own = ports.iter().filter(|p| p.owner == user).count();
             assert_eq!(self.registry.count_ports(user), own);
@@ -255,7 +318,8 @@ pub fn request(data: &[u8]) {
     for (id, _) in std::mem::take(&mut state.bound) {
         state.registry.unbind(id);
     }
+    state.clear();
     state.registry.refresh_jobs(&mut state.jobs);
     assert!(state.registry.is_empty(), "left: {:?}", state.registry);
-    assert!(state.jobs.list.is_empty());
+    assert!(state.jobs.is_empty());
 }

@@ -96,6 +96,17 @@ fn request() -> Vec<(String, Vec<u8>)> {
                 .concat(),
         ),
         (
+            "two-switches",
+            // Make v0, attach it twice, open members, poll, detach.
+            [
+                &[0, 0xf0, 0, 0, 0xf2, 2, 0, 0, 0xf2, 3, 0][..],
+                &open(0, 0),
+                &open(0, 3),
+                &[0, 0xf4, 3, 1, 1, 1, 0, 0xf3, 3, 0, 0xf5, 3, 0, 0xf3, 3, 0, 0xf3, 2, 0, 0xf1, 0],
+            ]
+            .concat(),
+        ),
+        (
             "odd-names",
             [&[0, 0, 0xf2, b'a', b'{', 0xff, 0, 0, 0][..], &[0, 0, 14, 0, 0, 0], &[0, 0, 15, 0, 0, 0]]
                 .concat(),

@@ -181,17 +181,23 @@ impl RingHandle {
         // First the state: if we die in between, whoever shares the ring has not seen slots that it would be given again.
         self.save(&kring);
         self.ring.header.tail.store(kring.rtail, Ordering::Release);
-        if self.dir == Dir::Rx && flags.contains(SyncFlags::TIMESTAMP) {
-            let (sec, usec) = ringway_os::sys::wall_clock();
-            self.ring.header.ts_sec.store(sec, Ordering::Relaxed);
-            self.ring.header.ts_usec.store(usec, Ordering::Relaxed);
-        }
+        self.stamp(flags);
         match (result, bad) {
             (Ok(()), None) => SyncOutcome::Done,
             (Ok(()), Some(e)) => SyncOutcome::BadRing(e),
             (Err(SyncError::NeedPeer(i)), _) => SyncOutcome::NeedPeer(i),
             (Err(SyncError::Stopped), _) => SyncOutcome::Stopped,
             (Err(SyncError::Failed), _) => SyncOutcome::Failed,
+        }
+    }
+
+    /// Writes the time of an rxsync into the ring, if that was asked for.
+    #[inline]
+    pub(crate) fn stamp(&self, flags: SyncFlags) {
+        if self.dir == Dir::Rx && flags.contains(SyncFlags::TIMESTAMP) {
+            let (sec, usec) = ringway_os::sys::wall_clock();
+            self.ring.header.ts_sec.store(sec, Ordering::Relaxed);
+            self.ring.header.ts_usec.store(usec, Ordering::Relaxed);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::kring::{Kring, RingHandle, SyncOutcome, distance};
 use crate::layout::{Dir, Geometry, RegionLayout, RingShared, RingView};
 use crate::nic::{NicGrant, NicPath};
 use crate::pool::Shm;
+use crate::post::Asked;
 use crate::vale::{Known, Peer, PeerTable, Seat, ValeRx, ValeTx};
 use ringway_os::event::{Doorbell, LentBell};
 use ringway_os::mem::SharedRef;
@@ -146,6 +147,11 @@ pub trait PeerSource {
 
     /// Serves what was posted, where no worker does: in an engine without threads.
     fn serve(&mut self) {}
+
+    /// False once the registry's keeper is gone: nobody will serve what was posted.
+    fn is_alive(&mut self) -> bool {
+        true
+    }
 }
 
 /// A grant does not fit its memory: the keeper of the registry and we disagree.
@@ -309,10 +315,17 @@ impl EndContext<'_> {
                 SyncOutcome::NeedPeer(index) => fetch_peer(self.grant, self.peers, index, source),
                 SyncOutcome::Brokered => {
                     let wait = !flags.contains(SyncFlags::POST);
-                    let outcome =
-                        handle.sync_brokered(me, &self.grant.worker_bell, wait, &mut || source.serve());
+                    let mut ask = |asked| match asked {
+                        Asked::Serve => {
+                            source.serve();
+                            true
+                        }
+                        Asked::IsAlive => source.is_alive(),
+                    };
+                    let outcome = handle.sync_brokered(me, &self.grant.worker_bell, wait, &mut ask);
                     // Changed hands while we waited: what was posted and not done is for whoever serves it now.
                     if outcome != SyncOutcome::Brokered {
+                        handle.stamp(flags);
                         return outcome;
                     }
                 }
@@ -460,7 +473,7 @@ impl Endpoint {
 }
 
 /// The driver of one ring of an interface.
-fn nic_driver(
+pub(crate) fn nic_driver(
     nic: &NicGrant,
     layout: &RegionLayout,
     dir: Dir,

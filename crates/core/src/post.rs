@@ -21,6 +21,17 @@ const YIELDS: u32 = 50;
 const NAP: Duration = Duration::from_micros(20);
 /// Naps until the worker counts as stuck: two seconds.
 const NAPS: u32 = 40_000;
+/// Naps between two looks whether the broker is there: some milliseconds.
+const NAPS_PER_LOOK: u32 = 64;
+
+/// What a client that posts asks of those who know the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Do what a worker would, where there is none.
+    Serve,
+    /// Say whether the broker is there.
+    IsAlive,
+}
 
 impl RingShared {
     /// The worker has brought this ring packets or room: its owner looks again, and wakes up if it sleeps.
@@ -35,25 +46,31 @@ impl RingShared {
 
 impl RingHandle {
     /// One sync by way of the worker. With `wait`, it ends when the worker has done it; without, what the worker has done so far
-    /// is taken in. `serve` is called after posting: where there is no worker, it does what one would. `Brokered`: the ring changed
-    /// hands meanwhile, so that what was posted may not be done; sync again.
+    /// is taken in. `ask` is called after posting, and while waiting. `Brokered`: the ring changed hands meanwhile, so that what was
+    /// posted may not be done; sync again. `Skipped`: the broker is gone, or hangs.
     pub fn sync_brokered(
         &self,
         me: u32,
         worker: &Doorbell,
         wait: bool,
-        serve: &mut dyn FnMut(),
+        ask: &mut dyn FnMut(Asked) -> bool,
     ) -> SyncOutcome {
         let state = &*self.shared.state;
         if state.post.lock.try_lock(me).is_err() {
             return SyncOutcome::Skipped;
         }
-        let outcome = self.post(me, worker, wait, serve);
+        let outcome = self.post(me, worker, wait, ask);
         state.post.lock.unlock(me);
         outcome
     }
 
-    fn post(&self, me: u32, worker: &Doorbell, wait: bool, serve: &mut dyn FnMut()) -> SyncOutcome {
+    fn post(
+        &self,
+        me: u32,
+        worker: &Doorbell,
+        wait: bool,
+        ask: &mut dyn FnMut(Asked) -> bool,
+    ) -> SyncOutcome {
         let state = &*self.shared.state;
         let hands = state.ack.hands.load();
         // What the worker brings after this look, a sleeper must look for once more.
@@ -80,9 +97,9 @@ impl RingHandle {
         if state.ack.sleep.take(u32::MAX) {
             worker.ring();
         }
-        serve();
-        if wait && !self.wait_for_ack(ticket) {
-            // The broker hangs: the caller will find it dead.
+        ask(Asked::Serve);
+        if wait && !self.wait_for_ack(ticket, ask) {
+            // The broker hangs, or the caller has found it dead.
             return SyncOutcome::Skipped;
         }
         if !self.is_brokered() || state.ack.hands.load() != hands {
@@ -124,7 +141,7 @@ impl RingHandle {
     }
 
     /// Until the post counts as acknowledged, or the ring is given back. False if neither happens.
-    fn wait_for_ack(&self, ticket: u32) -> bool {
+    fn wait_for_ack(&self, ticket: u32, ask: &mut dyn FnMut(Asked) -> bool) -> bool {
         let state = &*self.shared.state;
         // When a ring changes hands, what is posted counts as acknowledged, done or not: `hands` tells.
         let over = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0 || !self.is_brokered();
@@ -137,6 +154,9 @@ impl RingHandle {
         for i in 0..YIELDS + NAPS {
             if over() {
                 return true;
+            }
+            if i % NAPS_PER_LOOK == NAPS_PER_LOOK - 1 && !ask(Asked::IsAlive) {
+                return false;
             }
             if i < YIELDS { ringway_os::sys::yield_now() } else { ringway_os::sys::sleep(NAP) }
         }

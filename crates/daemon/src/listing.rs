@@ -71,7 +71,8 @@ pub struct Ring {
 pub struct Port {
     /// Name.
     pub name: String,
-    /// `vale`, `persistent`, `parent` (made by a pipe for itself), `pipe`, `null`, `nic`.
+    /// `vale`, `persistent`, `parent` (made by a pipe for itself), `attached` (stands for an interface on a switch), `pipe`, `null`,
+    /// `nic`, `monitor`.
     pub kind: String,
     /// Who runs its syncs.
     pub lease: String,

@@ -143,7 +143,10 @@ impl Server {
             (DEVICE, SESSION) => self.device_lost(),
             (_, SESSION) => self.session_event(id, flags),
             (_, CHANNEL | PIDFD) => self.end_attachment(id as u32),
-            (_, NETNS) => self.registry.interface_news(id),
+            (_, NETNS) => {
+                self.worker.change(&mut self.registry, |r| r.interface_news(id));
+                self.close_retired();
+            }
             _ => {}
         }
     }

@@ -143,7 +143,8 @@ impl Server {
                     .registry
                     .list(who)
                     .iter()
-                    .map(|p| listing::port(p, |b| pids.get(&b).copied().unwrap_or(0)))
+                    // What no session has bound, the broker itself has.
+                    .map(|p| listing::port(p, |b| pids.get(&b).copied().unwrap_or_else(std::process::id)))
                     .collect();
                 self.answer_json(reply, &ports);
             }
@@ -385,18 +386,21 @@ impl Server {
             NETMAP_REQ_VALE_DELIF => self.registry.vale_delif(who, name).map(|()| vec![]),
             NETMAP_REQ_VALE_ATTACH => {
                 let mut b: nmreq_vale_attach = read(body)?;
-                let mut done = Ok(());
-                self.worker.change(&mut self.registry, |r| done = r.vale_attach(who, name, &mut b));
-                done?;
-                Ok(b.as_bytes().to_vec())
+                self.check_limits(who.uid)?;
+                let done = self.worker.change(&mut self.registry, |r| r.vale_attach(who, name, &mut b));
+                self.watch_interfaces();
+                done.map(|()| b.as_bytes().to_vec())
             }
             NETMAP_REQ_VALE_DETACH => {
                 let mut b: nmreq_vale_detach = read(body)?;
-                let mut done = Ok(());
-                self.worker.change(&mut self.registry, |r| done = r.vale_detach(who, name, &mut b));
-                done?;
-                Ok(b.as_bytes().to_vec())
+                let done = self.worker.change(&mut self.registry, |r| r.vale_detach(who, name, &mut b));
+                done.map(|()| b.as_bytes().to_vec())
             }
+            NETMAP_REQ_VALE_POLLING_ENABLE => {
+                let b: nmreq_vale_polling = read(body)?;
+                self.start_polling(who, name, &b).map(|()| body.to_vec())
+            }
+            NETMAP_REQ_VALE_POLLING_DISABLE => self.stop_polling(who, name).map(|()| body.to_vec()),
             NETMAP_REQ_PORT_HDR_SET => {
                 let b: nmreq_port_hdr = read(body)?;
                 self.registry.port_hdr_set(who, name, b.nr_hdr_len)?;

@@ -1,12 +1,15 @@
 //! The thread that runs brokered rings: the same drivers that clients run, on the broker's own maps.
 //!
 //! Jobs lie behind a mutex that the worker holds for one round at a time, so that the serving thread can change them between
-//! rounds; it says that it wants them, and the worker steps back.
+//! rounds; it says that it wants them, and the worker steps back. Pumps of interfaces that are polled belong to threads of their
+//! own, see `polling`.
 
+use crate::polling::Pollers;
 use ringway_core::control::{Asker, Jobs, RegionAudit, Registry};
+use ringway_core::pump::Pump;
 use ringway_os::event::{Doorbell, Epoll, EventBuf, EventFlags};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,11 +18,15 @@ use std::time::Duration;
 const IDLE_ROUNDS: u32 = 400;
 /// A sleeping worker looks around this often, whatever it was told.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
+/// How soon it looks again while an interface has no room, at first.
+const STUCK_NAP: Duration = Duration::from_millis(1);
+/// Looks in vain before that is left to the next look around.
+const STUCK_NAPS: u32 = 50;
 
 #[derive(Debug)]
 struct Shared {
     jobs: Mutex<Jobs>,
-    wanted: AtomicBool,
+    wanted: Arc<AtomicBool>,
     epoll: Epoll,
     wake: Doorbell,
 }
@@ -28,8 +35,11 @@ struct Shared {
 #[derive(Debug)]
 pub struct Worker {
     shared: Arc<Shared>,
+    pollers: Pollers,
     /// Bells of guests that are watched now.
     guests: Vec<Arc<Doorbell>>,
+    /// Sockets of interfaces that are watched now.
+    devices: Vec<Arc<OwnedFd>>,
     runs: bool,
 }
 
@@ -38,24 +48,35 @@ impl Worker {
     pub fn new() -> io::Result<Self> {
         let (epoll, wake) = (Epoll::new()?, Doorbell::new()?);
         epoll.add(&wake, 0, EventFlags::IN | EventFlags::ET)?;
-        let shared = Shared { jobs: Mutex::default(), wanted: AtomicBool::new(false), epoll, wake };
-        Ok(Worker { shared: Arc::new(shared), guests: vec![], runs: false })
+        let wanted = Arc::<AtomicBool>::default();
+        let pollers = Pollers::new(wanted.clone());
+        let shared = Shared { jobs: Mutex::default(), wanted, epoll, wake };
+        Ok(Worker { shared: Arc::new(shared), pollers, guests: vec![], devices: vec![], runs: false })
     }
 
     /// Brings the jobs up to date after a change in the registry.
     pub fn refresh(&mut self, registry: &Registry) {
         let shared = self.shared.clone();
-        let jobs = stop(&shared);
+        let jobs = self.stop(&shared);
         self.go_on(&shared, jobs, registry);
     }
 
     /// Makes a change that takes rings away, with the worker at rest, and brings the jobs up to date.
-    pub fn change(&mut self, registry: &mut Registry, change: impl FnOnce(&mut Registry)) {
+    pub fn change<T>(&mut self, registry: &mut Registry, change: impl FnOnce(&mut Registry) -> T) -> T {
         let shared = self.shared.clone();
-        let mut jobs = stop(&shared);
+        let mut jobs = self.stop(&shared);
         registry.settle_jobs(&mut jobs);
-        change(registry);
+        let done = change(registry);
         self.go_on(&shared, jobs, registry);
+        done
+    }
+
+    /// The jobs, with the worker and all polling threads at rest.
+    fn stop<'s>(&mut self, shared: &'s Shared) -> MutexGuard<'s, Jobs> {
+        shared.wanted.store(true, Ordering::SeqCst);
+        let mut jobs = shared.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.pumps.extend(self.pollers.take_back());
+        jobs
     }
 
     fn go_on(&mut self, shared: &Arc<Shared>, mut jobs: MutexGuard<'_, Jobs>, registry: &Registry) {
@@ -66,21 +87,13 @@ impl Worker {
                 "a process did not let go of its ring within 10 ms (is it stopped?): what it was sending or taking in just then is not seen by monitors"
             );
         }
-        for job in &jobs.list {
-            // Watched edge-triggered and never read: a client that fills its bell gives one edge more. EEXIST: watched already.
-            let _ = shared.epoll.add(job.bell().as_fd(), 0, EventFlags::IN | EventFlags::ET);
-        }
-        let guests: Vec<_> = registry.guest_bells().cloned().collect();
-        for bell in &guests {
-            let _ = shared.epoll.add(bell.as_fd(), 0, EventFlags::IN | EventFlags::ET);
-        }
-        // A guest that left may keep its bell, and ring on.
-        for bell in self.guests.iter().filter(|old| !guests.iter().any(|new| Arc::ptr_eq(old, new))) {
-            let _ = shared.epoll.remove(bell.as_fd());
-        }
-        self.guests = guests;
-        let any = !jobs.list.is_empty();
+        let (polled, own): (Vec<Pump>, Vec<Pump>) =
+            std::mem::take(&mut jobs.pumps).into_iter().partition(|p| p.cpu().is_some());
+        jobs.pumps = own;
+        self.watch(shared, &jobs, registry);
+        let any = !jobs.is_empty();
         drop(jobs);
+        self.pollers.give(polled);
         shared.wanted.store(false, Ordering::SeqCst);
         if any && !self.runs {
             let shared = shared.clone();
@@ -93,45 +106,65 @@ impl Worker {
         shared.wake.ring();
     }
 
+    /// Watches what wakes the worker, edge-triggered: nothing of it is ever read. EEXIST: it is watched already.
+    fn watch(&mut self, shared: &Shared, jobs: &Jobs, registry: &Registry) {
+        let add = |fd: BorrowedFd<'_>| {
+            let _ = shared.epoll.add(fd, 0, EventFlags::IN | EventFlags::ET);
+        };
+        // A client that fills its bell gives one edge more.
+        jobs.list.iter().for_each(|job| add(job.bell().as_fd()));
+        jobs.pumps.iter().for_each(|pump| add(pump.bell().as_fd()));
+        let guests: Vec<_> = registry.guest_bells().cloned().collect();
+        guests.iter().for_each(|bell| add(bell.as_fd()));
+        // A guest that left may keep its bell, and ring on.
+        for bell in self.guests.iter().filter(|old| !guests.iter().any(|new| Arc::ptr_eq(old, new))) {
+            let _ = shared.epoll.remove(bell.as_fd());
+        }
+        self.guests = guests;
+        // An interface that nobody monitors any more has frames all the same.
+        let of_jobs = jobs.list.iter().filter_map(|j| j.device());
+        let mut devices: Vec<Arc<OwnedFd>> = vec![];
+        for socket in of_jobs.chain(jobs.pumps.iter().filter_map(Pump::device)) {
+            if !devices.iter().any(|d| Arc::ptr_eq(d, socket)) {
+                devices.push(socket.clone());
+            }
+        }
+        for old in self.devices.iter().filter(|old| !devices.iter().any(|new| Arc::ptr_eq(old, new))) {
+            let _ = shared.epoll.remove(old.as_fd());
+        }
+        devices.iter().for_each(|socket| add(socket.as_fd()));
+        self.devices = devices;
+    }
+
     /// Where all buffers are, with the worker at rest.
-    pub fn audit(&self, registry: &Registry, who: Asker) -> Vec<RegionAudit> {
-        let shared = &*self.shared;
-        shared.wanted.store(true, Ordering::SeqCst);
-        let jobs = shared.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn audit(&mut self, registry: &Registry, who: Asker) -> Vec<RegionAudit> {
+        let shared = self.shared.clone();
+        let jobs = self.stop(&shared);
         let found = registry.audit(who, Some(&jobs));
-        drop(jobs);
-        shared.wanted.store(false, Ordering::SeqCst);
+        self.go_on(&shared, jobs, registry);
         found
     }
 }
 
-/// The jobs, with the worker at rest.
-fn stop(shared: &Shared) -> MutexGuard<'_, Jobs> {
-    shared.wanted.store(true, Ordering::SeqCst);
-    shared.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn work(shared: &Shared) {
     let mut events = EventBuf::default();
-    let mut idle = 0;
+    let (mut idle, mut naps) = (0, 0);
     loop {
         while shared.wanted.load(Ordering::SeqCst) {
             ringway_os::sys::yield_now();
         }
         let mut jobs = shared.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut busy = false;
-        for job in jobs.list.iter_mut().filter(|j| j.is_pending()) {
-            job.run();
-            busy = true;
-        }
+        let busy = jobs.run();
         idle = if busy { 0 } else { idle + 1 };
-        let any = !jobs.list.is_empty();
-        let asleep =
-            idle >= IDLE_ROUNDS && !jobs.list.iter().fold(false, |posted, j| j.announce_sleep() | posted);
+        naps = if busy { 0 } else { naps };
+        let any = !jobs.is_empty();
+        let asleep = idle >= IDLE_ROUNDS && !jobs.announce_sleep();
+        let stuck = asleep && jobs.pumps.iter().any(Pump::is_stuck);
         drop(jobs);
         if asleep || !any {
-            let limit = any.then_some(LOOK_AROUND);
-            if let Err(e) = shared.epoll.wait(&mut events, limit) {
+            naps += u32::from(stuck);
+            let limit = if stuck && naps <= STUCK_NAPS { STUCK_NAP } else { LOOK_AROUND };
+            if let Err(e) = shared.epoll.wait(&mut events, any.then_some(limit)) {
                 tracing::error!("the worker cannot wait: {e}");
                 ringway_os::sys::sleep(LOOK_AROUND);
             }

@@ -3,6 +3,7 @@
 pub mod hostile;
 pub mod ns;
 pub mod raw;
+pub mod requests;
 pub mod udp;
 
 use std::io::{BufRead, BufReader, Write};

@@ -2,47 +2,15 @@
 #![allow(missing_docs)]
 
 use ringway::{Broker, Errno, Interest, OpenError};
-use ringway_abi::{
-    NETMAP_API, NETMAP_REQ_VALE_ATTACH, NETMAP_REQ_VALE_DELIF, NETMAP_REQ_VALE_DETACH, NETMAP_REQ_VALE_LIST,
-    NETMAP_REQ_VALE_NEWIF, c_name, c_name_field, nmreq_header, nmreq_vale_attach, nmreq_vale_detach,
-    nmreq_vale_list, nmreq_vale_newif,
-};
+use ringway_abi::{NETMAP_REQ_VALE_LIST, nmreq_vale_list};
 use ringway_e2e::ns::Ns;
+use ringway_e2e::requests::{ask, attach, delif, detach, newif};
 use ringway_e2e::{TempDir, TestBroker, programs, root_or_skip};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
-
-fn ask(broker: &Broker, nr_reqtype: u16, name: &str, body: &mut [u8]) -> Result<String, Errno> {
-    let nr_name = c_name_field(name).expect("a short name");
-    let mut header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
-    match broker.control(&mut header, body) {
-        Ok(()) => Ok(String::from_utf8_lossy(c_name(&header.nr_name)).into_owned()),
-        Err(OpenError::Refused { errno, .. }) => Err(errno),
-        Err(e) => panic!("{name}: {e}"),
-    }
-}
-
-fn newif(broker: &Broker, name: &str) -> Result<nmreq_vale_newif, Errno> {
-    let mut body = nmreq_vale_newif::default();
-    ask(broker, NETMAP_REQ_VALE_NEWIF, name, body.as_mut_bytes()).map(|_| body)
-}
-
-fn delif(broker: &Broker, name: &str) -> Result<(), Errno> {
-    ask(broker, NETMAP_REQ_VALE_DELIF, name, &mut []).map(drop)
-}
-
-fn attach(broker: &Broker, name: &str) -> Result<u32, Errno> {
-    let mut body = nmreq_vale_attach::default();
-    ask(broker, NETMAP_REQ_VALE_ATTACH, name, body.as_mut_bytes()).map(|_| body.port_index)
-}
-
-fn detach(broker: &Broker, name: &str) -> Result<u32, Errno> {
-    let mut body = nmreq_vale_detach::default();
-    ask(broker, NETMAP_REQ_VALE_DETACH, name, body.as_mut_bytes()).map(|_| body.port_index)
-}
 
 #[test]
 fn the_system_shows_the_interface_and_it_goes_with_the_port_or_the_broker() {

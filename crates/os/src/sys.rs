@@ -97,6 +97,22 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
+/// Processors that are online.
+#[must_use]
+pub fn online_cpus() -> u32 {
+    // SAFETY: sysconf takes no pointer.
+    let n = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    u32::try_from(n).unwrap_or(1).max(1)
+}
+
+/// True if this process may run on a processor.
+#[must_use]
+pub fn may_run_on(cpu: usize) -> bool {
+    let pid = Some(rustix::process::getpid());
+    cpu < rustix::thread::CpuSet::MAX_CPU
+        && rustix::thread::sched_getaffinity(pid).is_ok_and(|set| set.is_set(cpu))
+}
+
 /// Raises the limit of open files of this process to what the hard limit permits; returns the limit.
 pub fn raise_open_files() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

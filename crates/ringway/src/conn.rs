@@ -32,8 +32,9 @@ use zerocopy::IntoBytes;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer's memory may take, inside a sync.
 const PEER_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long the queue of an interface may stay busy that somebody has just closed.
-const BUSY_QUEUE: Duration = Duration::from_millis(300);
+/// How long the queue of an interface may stay busy that somebody has just closed: 20 ms, but the kernel frees it with a thread of
+/// low rank, which a busy machine may keep waiting.
+const BUSY_QUEUE: Duration = Duration::from_secs(2);
 /// Times that a client cut off before its first answer tries again: the broker was just ending.
 const TRIES: usize = 5;
 
@@ -311,7 +312,19 @@ impl Broker {
         body: &mut [u8],
         options: &mut [ReqOption],
     ) -> Result<(), OpenError> {
-        let (answer, _) = self.ask_control(header, NicMode::Auto, body, options, None)?;
+        let start = Instant::now();
+        let (answer, _) = loop {
+            match self.ask_control(header, NicMode::Auto, body, options, None) {
+                // VALE_ATTACH: a queue of an interface stays busy for a moment after it was closed.
+                Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
+                    ringway_os::sys::sleep(Duration::from_millis(5));
+                }
+                Err(OpenError::Refused { errno: Errno::EAGAIN, message }) => {
+                    return Err(refused(Errno::EBUSY, message));
+                }
+                other => break other?,
+            }
+        };
         header.nr_name = answer.header.nr_name;
         body.copy_from_slice(answer.body.get(..body.len()).ok_or_else(cut_off)?);
         Ok(())

@@ -11,7 +11,7 @@ use ringway_abi::{
     Errno, NETMAP_REQ_PORT_HDR_GET, NETMAP_REQ_PORT_HDR_SET, PortSpec, nmreq_port_hdr, nmreq_port_info_get,
     nmreq_register,
 };
-use ringway_core::control::{Asker, BindingId, Job, Jobs, PortInfo, Registry, ReqOption, Tunables};
+use ringway_core::control::{Asker, BindingId, Jobs, PortInfo, Registry, ReqOption, Tunables};
 use ringway_core::kring::BROKER;
 use ringway_core::lease::{Grant, PeerGrant};
 use ringway_core::nic::NicRequest;
@@ -280,6 +280,6 @@ impl Backend for Binding {
     }
 
     fn serve(&self) {
-        self.engine.jobs().list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
+        self.engine.jobs().run();
     }
 }

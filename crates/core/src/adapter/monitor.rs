@@ -1,12 +1,13 @@
 //! Monitors: what passes on a ring, shown to somebody else.
 //!
-//! A worker serves a monitor's rings and those that it watches, so one thread at a time is in here. The drivers of
-//! watched rings are wrapped ([`Monitored`]); what they see goes into [`Sink`]s: the receive rings of monitors, filled as a
+//! A worker serves a monitor's rings and those that it watches; a polling thread may run a watched ring beside it, so a sink is
+//! filled under a lock. The drivers of watched rings are wrapped ([`Monitored`]); what they see goes into [`Sink`]s: the receive rings of monitors, filled as a
 //! driver would fill them, by copying frames or by swapping buffers. A sink that is full skips frames; nothing in here ever waits.
 //!
 //! ```text
 //!   copy:       TX ring, before its driver runs     -> sink   (NS_TXMON)
-//!               RX ring, when frames arrive there   -> sink   (pipe: with the sender's sync; switch: `Arrivals`)
+//!               RX ring, when frames arrive there   -> sink   (pipe: with the sender's sync; switch: `Arrivals`;
+//!                                                              interface: with the driver's)
 //!   zero-copy:  TX ring, slots that come back       -> sink   (NS_TXMON)
 //!               RX ring, slots about to be released -> sink
 //!               a sink's own slots, when released   -> the next sink
@@ -16,7 +17,7 @@
 //! that a pipe holds back are seen once.
 
 use super::{RingDriver, SyncError, SyncFlags};
-use crate::kring::{Kring, RingHandle, distance, forward, next};
+use crate::kring::{BROKER, Kring, RingHandle, distance, forward, next};
 use crate::layout::{Dir, RingShared};
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG, NS_TXMON};
@@ -108,6 +109,13 @@ pub struct Sink {
 }
 
 impl Sink {
+    /// Keeps other threads of the broker out, until `publish`.
+    fn lock(&self) {
+        while self.ring.shared.state.senders.lock.try_lock(BROKER).is_err() {
+            ringway_os::sys::yield_now();
+        }
+    }
+
     /// Where to begin in a span, for the oldest are skipped that find no room; and the first free slot here.
     fn admit(&self, span: Span) -> (u32, u32) {
         let n = self.ring.num_slots();
@@ -132,6 +140,7 @@ impl Sink {
             state.producer.hwtail.set(at);
             self.public.tell_owner(&self.bell);
         }
+        state.senders.lock.unlock(BROKER);
     }
 
     /// Copies the frames of a span, whose slots `word` tells and whose buffers are `bufs`.
@@ -141,6 +150,7 @@ impl Sink {
         }
         let (n, own) = (self.ring.num_slots(), &self.ring.ring);
         let longest = bufs.buf_size().min(own.bufs.buf_size());
+        self.lock();
         let (mut k, mut at) = self.admit(span);
         let (mut packets, mut bytes) = (0, 0);
         while k != span.to {
@@ -167,6 +177,7 @@ impl Sink {
         }
         let span = Span { num_slots: watched.num_slots(), from, to };
         let n = self.ring.num_slots();
+        self.lock();
         let (mut k, mut at) = self.admit(span);
         let (mut packets, mut bytes, mut bad) = (0, 0, 0);
         while k != to {
@@ -218,6 +229,8 @@ pub struct Monitored {
     seen_rx: Seen,
     /// TX: first slot that copy monitors have not seen.
     unseen: u32,
+    /// RX: what the driver brings has been seen by nobody. Elsewhere senders show it.
+    from_device: bool,
 }
 
 impl Monitored {
@@ -230,14 +243,20 @@ impl Monitored {
         arrivals: Vec<Sink>,
     ) -> Self {
         let unseen = handle.load(0).rhead;
-        Monitored { inner, watchers, arrivals, seen_rx: Seen::Rx, unseen }
+        Monitored { inner, watchers, arrivals, seen_rx: Seen::Rx, unseen, from_device: false }
+    }
+
+    /// The driver is that of a device.
+    #[must_use]
+    pub fn of_device(self) -> Self {
+        Monitored { from_device: true, ..self }
     }
 
     /// Wraps the driver of a monitor's own RX ring, which another watches.
     #[must_use]
     pub fn chained(inner: Box<dyn RingDriver>, next: Sink) -> Self {
         let watchers = Watchers { copies: vec![], zcopy: Some(next) };
-        Monitored { inner, watchers, arrivals: vec![], seen_rx: Seen::Kept, unseen: 0 }
+        Monitored { inner, watchers, arrivals: vec![], seen_rx: Seen::Kept, unseen: 0, from_device: false }
     }
 
     fn sync_tx(&mut self, kring: &mut Kring<'_>, flags: SyncFlags) -> Result<(), SyncError> {
@@ -277,7 +296,13 @@ impl RingDriver for Monitored {
         if let Some(sink) = &self.watchers.zcopy {
             sink.swap(kring.handle, kring.hwcur, kring.rhead, self.seen_rx);
         }
-        self.inner.sync(kring, flags)
+        let from = kring.hwtail;
+        let done = self.inner.sync(kring, flags);
+        if self.from_device {
+            let span = Span { num_slots: kring.handle.num_slots(), from, to: kring.hwtail };
+            self.watchers.copies.iter().for_each(|sink| copy_slots(sink, kring.handle, span, Seen::Rx));
+        }
+        done
     }
 
     fn moved_since(&self, handle: &RingHandle, wanted: u32) -> bool {

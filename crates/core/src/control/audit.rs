@@ -7,6 +7,7 @@
 //!
 //! Source: semantics.md 11, 12, 21; design "Memory".
 
+use super::jobs::RingKey;
 use super::{Asker, Jobs, Kind, PortId, RegionEntry, RegionId, Registry};
 use crate::kring::{RingHandle, distance, forward, next};
 use crate::layout::Dir;
@@ -117,7 +118,8 @@ impl Registry {
                 Kind::Vale { .. } | Kind::Monitor(_) => {
                     let in_place = matches!(port.kind, Kind::Monitor(_));
                     for (dir, rings) in [(Dir::Tx, &port.tx), (Dir::Rx, &port.rx)] {
-                        let handles = (0..rings.len()).filter_map(|i| self.handle(*id, dir, i as u16));
+                        let handles =
+                            (0..rings.len()).filter_map(|i| self.live_ring(jobs, *id, dir, i as u16));
                         handles.for_each(|h| ring_buffers(&h, in_place).for_each(|idx| f(idx, At::Ring)));
                     }
                 }
@@ -132,7 +134,7 @@ impl Registry {
                     let open = (0..port.geometry.tx_rings.max(port.geometry.rx_rings))
                         .filter(|i| nic.queue(*i).is_some());
                     for i in open {
-                        self.collect_queue(*id, i).into_iter().for_each(|idx| f(idx, At::Ring));
+                        self.collect_queue(*id, i, jobs).into_iter().for_each(|idx| f(idx, At::Ring));
                     }
                 }
             }
@@ -141,6 +143,13 @@ impl Registry {
             let list = entry.region.list_extra(binding.if_ofs);
             list.into_iter().for_each(|idx| f(idx, At::List));
         }
+    }
+
+    /// A ring with the state that is in force. Without the jobs, as it was when these were settled.
+    pub(super) fn live_ring(&self, jobs: Option<&Jobs>, id: PortId, dir: Dir, i: u16) -> Option<RingHandle> {
+        let epoch = self.ring_use(id, dir, i)?.epoch;
+        let key = RingKey { port: id, is_tx: dir == Dir::Tx, index: i, epoch };
+        jobs.and_then(|j| j.held(&key).cloned()).or_else(|| self.handle(id, dir, i))
     }
 
     /// Buffers of TX ring `i` of one end of a pipe and the ring that it meets.

@@ -48,6 +48,7 @@ impl Registry {
         req: &nmreq_register,
         options: &mut [ReqOption],
     ) -> Result<BindingId, ControlError> {
+        self.check_not_wrapped(id)?;
         let port = self.port(id)?;
         if port.hdr_len != 0 && req.nr_flags & NR_ACCEPT_VNET_HDR == 0 {
             let text = format!(
@@ -420,7 +421,7 @@ impl Registry {
     /// The member at `index` of the switch that the binding's port sits on, for its senders.
     ///
     /// # Errors
-    /// ENXIO if there is none; EACCES if it belongs to another user.
+    /// ENXIO if there is none; EACCES if it belongs to another user, or to the broker itself.
     pub fn peer_grant(&self, id: BindingId, index: u8) -> Result<PeerGrant, ControlError> {
         let binding = self.bindings.get(&id).ok_or_else(gone)?;
         let Kind::Vale { switch: Some(switch), .. } = self.port(binding.port)?.kind else {
@@ -431,6 +432,10 @@ impl Registry {
         let Kind::Vale { generation, .. } = peer.kind else { return Err(gone()) };
         if peer.owner != binding.uid {
             return Err(ControlError::new(Errno::EACCES, "that port belongs to another user"));
+        }
+        if peer.wraps().is_some() {
+            // While it is there, its switch is brokered: nobody needs its memory.
+            return Err(ControlError::new(Errno::EACCES, "that port belongs to the broker"));
         }
         let entry = self.region_of(peer)?;
         Ok(PeerGrant {

@@ -1,157 +1,40 @@
 //! Rings that the broker serves: which they are, taking them over, running them, giving them back.
 //!
 //! A ring is brokered while processes of several users have to do with it: members of a public switch, the ends of a pipe
-//! between root and a user, a descriptor that was handed to another user; and while a monitor watches it. Its sync lock then
+//! between root and a user, a descriptor that was handed to another user; while a monitor watches it; and while the broker itself
+//! has it bound, to carry frames between an interface and a switch ([`crate::pump`]). Its sync lock then
 //! holds the broker's number, its state is private to the broker, and clients post. The receive ring of a switch port needs no
 //! worker, unless a zero-copy monitor takes buffers from it: its owner reads what the senders, now the worker alone, leave in
 //! its own state.
 //!
 //! The worker runs the very drivers that clients run, with other handles.
 
+use super::jobs::{Device, Job, Jobs, RingKey};
+use super::takeover::{Naps, change_hands, copy_ring, take_over, take_senders};
 use super::{Kind, PortId, Registry};
+use crate::adapter::RingDriver;
 use crate::adapter::monitor::{Arrivals, MonitorRx, Monitored};
 use crate::adapter::pipe::{PipeRx, PipeTx};
-use crate::adapter::{RingDriver, SyncFlags};
-use crate::kring::{BROKER, RingHandle, forget_journal};
+use crate::kring::{BROKER, RingHandle};
 use crate::layout::{Dir, RingShared, region_bufs, state_memfd_bytes};
-use crate::stats::{Stat, add};
+use crate::lease::nic_driver;
 use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeRx, ValeTx, seat_port, set_header};
-use ringway_os::event::Doorbell;
 use ringway_os::mem::{Map, SharedRef};
-use ringway_os::state::{RingState, SwitchPage};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
+use ringway_os::state::SwitchPage;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::time::Duration;
 
-/// How long holders may keep the locks of rings that are taken over, all together: others wait meanwhile. One that is
-/// stopped loses its batch.
-const TAKEOVER_NAPS: u32 = 100;
-const TAKEOVER_NAP: Duration = Duration::from_micros(100);
-/// How long clients in the middle of a post are waited for, all together.
-const POST_NAPS: u32 = 20;
-const POST_NAP: Duration = Duration::from_micros(50);
-
-/// Naps taken in one change of hands.
-#[derive(Debug, Default)]
-struct Naps {
-    holders: u32,
-    posters: u32,
-}
-
-/// A ring at one of its lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct RingKey {
-    pub port: PortId,
-    pub is_tx: bool,
-    pub index: u16,
-    pub epoch: u64,
-}
-
-/// A brokered ring with its driver.
-pub struct Job {
-    /// Where the client posts, and sleeps.
-    public: RingShared,
-    /// The ring with the broker's private state.
-    handle: RingHandle,
-    driver: Box<dyn RingDriver>,
-    /// Rings whose owners may have got packets or room, with the bells that wake them.
-    wakes: Vec<(RingShared, Arc<Doorbell>)>,
-    /// Rung by clients that post.
-    bell: Arc<Doorbell>,
-}
-
-impl fmt::Debug for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Job({:?})", self.handle.dir)
-    }
-}
-
-impl Job {
-    /// True if a client has posted.
-    #[must_use]
-    pub fn is_pending(&self) -> bool {
-        let state = &*self.public.state;
-        state.post.posted.load() != state.ack.acked.load()
-    }
-
-    /// The bell that a client rings after posting, if the job was announced as asleep.
-    #[must_use]
-    pub fn bell(&self) -> &Arc<Doorbell> {
-        &self.bell
-    }
-
-    /// Before the worker sleeps. True if somebody posted meanwhile.
-    #[must_use]
-    pub fn announce_sleep(&self) -> bool {
-        let state = &*self.public.state;
-        state.ack.sleep.announce(1);
-        state.post.posted.load_after_announce() != state.ack.acked.load()
-    }
-
-    /// Serves what was posted. What a client posts is checked again here; illegal heads move nothing.
-    pub fn run(&mut self) {
-        let public = &*self.public.state;
-        let ticket = public.post.posted.load();
-        let head = public.post.head.load(Relaxed);
-        let mut kring = self.handle.load(BROKER);
-        add(&self.handle.shared.state, Stat::Syncs, 1);
-        if kring.take(head, head).is_ok() {
-            // Errors of a driver leave packets where they are; the client's next post tries again.
-            let _ = self.driver.sync(&mut kring, SyncFlags::empty());
-            kring.rtail = kring.hwtail;
-        }
-        self.handle.save(&kring);
-        // The client's view of its counters; ours stay the ones that count.
-        for (ours, theirs) in self.handle.shared.state.counters.iter().zip(&public.counters) {
-            theirs.set(ours.get());
-        }
-        public.ack.tail.store(kring.rtail, Relaxed);
-        public.ack.acked.publish(ticket);
-        for (ring, bell) in &self.wakes {
-            ring.tell_owner(bell);
-        }
-    }
-}
-
-/// What the broker keeps for itself of brokered rings, and the jobs made of it.
-#[derive(Debug, Default)]
-pub struct Jobs {
-    /// To be run by a worker.
-    pub list: Vec<Job>,
-    private: HashMap<PortId, Arc<Map>>,
-    held: BTreeMap<RingKey, RingHandle>,
-    /// Rings whose holder did not let go when they were taken over, with the number of its last post. Until it posts again it may
-    /// still write into its state: so long they are not given back.
-    seized: BTreeMap<RingKey, u32>,
-    pages: HashMap<usize, SharedRef<SwitchPage>>,
-}
-
-impl Jobs {
-    /// A ring that is brokered now, with the state that is in force.
-    pub(super) fn held_ring(&self, port: PortId, dir: Dir, index: u16) -> Option<&RingHandle> {
-        let is_it = |k: &RingKey| k.port == port && k.is_tx == (dir == Dir::Tx) && k.index == index;
-        self.held.iter().find(|(k, _)| is_it(k)).map(|(_, handle)| handle)
-    }
-
-    /// Rings whose holder did not let go when they were taken over.
-    #[must_use]
-    pub fn seized(&self) -> usize {
-        self.seized.len()
-    }
-
-    pub(super) fn held(&self, key: &RingKey) -> Option<&RingHandle> {
-        self.held.get(key)
-    }
-}
-
-/// The switches and pipes that several users, or monitors, have to do with.
+/// The switches, pipes and interfaces that several users, monitors, or the broker itself have to do with.
 #[derive(Debug, Default)]
 struct Mixed {
     switches: BTreeSet<usize>,
     pipes: BTreeSet<(PortId, PortId)>,
+    nics: BTreeSet<PortId>,
 }
+
+/// The peers on each mixed switch.
+pub(super) type Tables = HashMap<usize, Arc<PeerTable>>;
 
 impl Registry {
     fn mixed(&self) -> Mixed {
@@ -182,7 +65,7 @@ impl Registry {
                 mixed.pipes.insert((*id, peer));
             }
         }
-        for id in self.watched_ports() {
+        for id in self.watched_ports().into_iter().chain(self.wrapped_ports()) {
             self.mix(&mut mixed, id);
         }
         mixed
@@ -195,6 +78,9 @@ impl Registry {
             }
             Some(Kind::Pipe { peer, .. }) => {
                 mixed.pipes.insert((id.min(*peer), id.max(*peer)));
+            }
+            Some(Kind::Nic(_)) => {
+                mixed.nics.insert(id);
             }
             _ => {}
         }
@@ -210,12 +96,15 @@ impl Registry {
         })
     }
 
-    /// The rings that must be brokered now: all of such a pipe, the TX rings of such a switch, those of monitors.
+    /// The rings that must be brokered now: all of such a pipe or interface, the TX rings of such a switch, those of monitors, all that the
+    /// broker itself has bound.
     fn wanted(&self, mixed: &Mixed) -> BTreeSet<RingKey> {
         let mut out = BTreeSet::new();
         for (id, port) in &self.ports {
             let (tx, rx) = match port.kind {
+                _ if port.is_wrapped() => (true, true),
                 Kind::Vale { switch: Some(i), .. } => (mixed.switches.contains(&i), false),
+                Kind::Nic(_) => (mixed.nics.contains(id), mixed.nics.contains(id)),
                 Kind::Pipe { peer, .. } => {
                     let both = mixed.pipes.contains(&((*id).min(peer), (*id).max(peer)));
                     (both, both)
@@ -248,16 +137,22 @@ impl Registry {
     /// Before a change that may take rings away, with the worker at rest until `refresh_jobs`: clients' state says how far their
     /// pipes are, since that decides whose the buffers in the slots are.
     pub fn settle_jobs(&self, jobs: &mut Jobs) {
-        jobs.list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
+        jobs.list.iter_mut().filter(|j| j.is_due()).for_each(Job::run);
         // No job may run between the change and the refresh: it could put buffers into a ring that is gone.
         jobs.list.clear();
+        jobs.pumps.clear();
         for (key, handle) in &jobs.held {
             // What tells where buffers are. Not the accepted head: the client may be about to post another.
             let Some(public) = self.current(key) else { continue };
             let (from, to) = (&handle.shared, &public.shared);
             to.state.sync.rtail.store(from.state.sync.rtail.load(Relaxed), Relaxed);
-            let is_pipe = self.ports.get(&key.port).is_some_and(|p| matches!(p.kind, Kind::Pipe { .. }));
-            if is_pipe {
+            let kind = self.ports.get(&key.port).map(|p| &p.kind);
+            if let Some(Kind::Nic(_)) = kind {
+                to.state.owner.hwcur.set(from.state.owner.hwcur.load());
+                for (x, y) in [(&from.records, &to.records), (&from.known, &to.known)] {
+                    x.iter().zip(y.iter()).take(1).for_each(|(x, y)| y.store(x.load(Relaxed), Relaxed));
+                }
+            } else if let Some(Kind::Pipe { .. }) = kind {
                 to.state.owner.hwcur.set(from.state.owner.hwcur.load());
                 from.known.iter().zip(to.known.iter()).for_each(|(x, y)| y.store(x.load(Relaxed), Relaxed));
             } else if !key.is_tx {
@@ -279,13 +174,14 @@ impl Registry {
         let mut wanted = self.wanted(&mixed);
         wanted.extend(jobs.seized.keys());
         let held: BTreeSet<RingKey> = jobs.held.keys().copied().collect();
-        let is_complete = held.is_empty() || !jobs.list.is_empty();
+        let is_complete = held.is_empty() || !jobs.is_empty();
         if wanted == held && is_complete && mixed.switches.is_empty() && jobs.pages.is_empty() {
             return;
         }
         // What is posted is done before anything changes hands.
-        jobs.list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
+        jobs.list.iter_mut().filter(|j| j.is_due()).for_each(Job::run);
         jobs.list.clear();
+        jobs.pumps.clear();
         // All states first, then all locks: whoever gets his ring back looks at those of others.
         for key in held.difference(&wanted) {
             if let (Some(handle), Some(public)) = (jobs.held.remove(key), self.current(key)) {
@@ -317,7 +213,7 @@ impl Registry {
             }
         }
         jobs.pages.retain(|i, _| mixed.switches.contains(i));
-        let mut tables: HashMap<usize, Arc<PeerTable>> = HashMap::new();
+        let mut tables = Tables::new();
         for i in &mixed.switches {
             if let Some(table) = self.private_switch(jobs, *i) {
                 tables.insert(*i, table);
@@ -326,10 +222,14 @@ impl Registry {
         fresh_rx.iter().for_each(|key| self.show_what_waits(jobs, key));
         let keys: Vec<RingKey> = jobs.held.keys().copied().collect();
         for key in keys {
-            if let Some(job) = self.job(jobs, &key, &tables) {
+            // Nobody posts to those that the broker itself has bound.
+            if !self.ports.get(&key.port).is_some_and(super::PortEntry::is_wrapped)
+                && let Some(job) = self.job(jobs, &key, &tables)
+            {
                 jobs.list.push(job);
             }
         }
+        jobs.pumps = self.make_pumps(jobs, &tables);
     }
 
     /// A switch is direct again: senders go on from what the worker published last.
@@ -419,36 +319,67 @@ impl Registry {
         Some(table)
     }
 
-    fn job(&self, jobs: &Jobs, key: &RingKey, tables: &HashMap<usize, Arc<PeerTable>>) -> Option<Job> {
+    /// A ring that the broker serves, with its driver: how to wake others, and what lies behind it.
+    fn job(&self, jobs: &Jobs, key: &RingKey, tables: &Tables) -> Option<Job> {
         let port = self.ports.get(&key.port)?;
         let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
         let handle = jobs.held.get(key)?.clone();
         let public = RingShared::new(&port.state.map, &port.geometry, dir, key.index)?;
-        let (driver, wakes): (Box<dyn RingDriver>, _) = match &port.kind {
-            Kind::Vale { .. } if !key.is_tx => (Box::new(ValeRx), vec![]),
-            Kind::Monitor(_) => {
-                let driver: Box<dyn RingDriver> = match self.next_in_chain(jobs, key.port, key.index) {
-                    Some(next) => Box::new(Monitored::chained(Box::new(MonitorRx), next)),
-                    None => Box::new(MonitorRx),
-                };
-                (driver, vec![])
+        let driver = self.broker_driver(jobs, key, tables)?;
+        let wakes = match &port.kind {
+            Kind::Pipe { peer, .. } => {
+                let far = self.ports.get(peer)?;
+                let far_dir = if key.is_tx { Dir::Rx } else { Dir::Tx };
+                let theirs = RingShared::new(&far.state.map, &far.geometry, far_dir, key.index)?;
+                vec![(theirs, far.notice.bell().clone())]
             }
+            _ => vec![],
+        };
+        let device = match &port.kind {
+            Kind::Nic(nic) => Some(Device {
+                socket: nic.socket(key.index)?,
+                bell: port.notice.bell().clone(),
+                seized_at: jobs.seized.get(key).copied(),
+            }),
+            _ => None,
+        };
+        Some(Job { public, handle, driver, wakes, bell: port.worker_bell.clone(), device })
+    }
+
+    /// The driver of a brokered ring, with what its monitors see of it.
+    pub(super) fn broker_driver(
+        &self,
+        jobs: &Jobs,
+        key: &RingKey,
+        tables: &Tables,
+    ) -> Option<Box<dyn RingDriver>> {
+        let port = self.ports.get(&key.port)?;
+        let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
+        let driver: Box<dyn RingDriver> = match &port.kind {
+            Kind::Vale { .. } if !key.is_tx => Box::new(ValeRx),
+            Kind::Monitor(_) => match self.next_in_chain(jobs, key.port, key.index) {
+                Some(next) => Box::new(Monitored::chained(Box::new(MonitorRx), next)),
+                None => Box::new(MonitorRx),
+            },
             Kind::Vale { switch: Some(i), index, generation, .. } => {
                 let seat = Seat { page: jobs.pages.get(i)?.clone(), index: *index, generation: *generation };
-                (Box::new(ValeTx::for_broker(seat, key.index, tables.get(i)?.clone())), vec![])
+                Box::new(ValeTx::for_broker(seat, key.index, tables.get(i)?.clone()))
             }
             Kind::Pipe { peer, .. } => {
                 let far = self.ports.get(peer)?;
                 let far_dir = if key.is_tx { Dir::Rx } else { Dir::Tx };
                 let private = RingShared::new(jobs.private.get(peer)?, &far.geometry, far_dir, key.index)?;
-                let theirs = RingShared::new(&far.state.map, &far.geometry, far_dir, key.index)?;
                 let bell = far.notice.bell().clone();
-                let driver: Box<dyn RingDriver> = if key.is_tx {
-                    Box::new(PipeTx { peer: private, bell: bell.clone() })
+                if key.is_tx {
+                    Box::new(PipeTx { peer: private, bell })
                 } else {
-                    Box::new(PipeRx { peer: private, bell: bell.clone() })
-                };
-                (driver, vec![(theirs, bell)])
+                    Box::new(PipeRx { peer: private, bell })
+                }
+            }
+            Kind::Nic(nic) => {
+                let grant = nic.grant(std::iter::once(key.index))?;
+                let layout = self.regions.get(&port.region)?.region.layout;
+                nic_driver(&grant, &layout, dir, key.index, &mut vec![]).ok()?
             }
             _ => return None,
         };
@@ -457,84 +388,11 @@ impl Registry {
             Kind::Pipe { peer, .. } if key.is_tx => self.watchers(jobs, peer, Dir::Rx, key.index).copies,
             _ => vec![],
         };
-        let driver = if watchers.is_empty() && arrivals.is_empty() {
-            driver
-        } else {
-            Box::new(Monitored::new(driver, &handle, watchers, arrivals))
-        };
-        Some(Job { public, handle, driver, wakes, bell: port.worker_bell.clone() })
-    }
-}
-
-/// The ring is served by the broker from now on, or no more. Who posted to the one that served it before must not take an
-/// acknowledgement for its work.
-fn change_hands(ring: &RingShared, served: bool) {
-    let hands = &ring.state.ack.hands;
-    let now = hands.load();
-    let to_next = if now % 2 == u32::from(served) { 2 } else { 1 };
-    hands.publish(now.wrapping_add(to_next));
-}
-
-/// Takes a ring over: its lock, then its state. False if its holder did not let go.
-fn take_over(public: &RingHandle, private: &RingShared, naps: &mut Naps) -> bool {
-    let state = &*public.shared.state;
-    let let_go = loop {
-        let holder = state.sync.lock.holder();
-        let patient = holder != 0 && holder != BROKER && naps.holders < TAKEOVER_NAPS;
-        if patient {
-            naps.holders += 1;
-            ringway_os::sys::sleep(TAKEOVER_NAP);
-        } else if holder == BROKER || state.sync.lock.steal(holder, BROKER) {
-            break holder == 0 || holder == BROKER;
+        if watchers.is_empty() && arrivals.is_empty() {
+            return Some(driver);
         }
-    };
-    copy_ring(&public.shared, private);
-    let kring = public.load(BROKER);
-    state.ack.tail.store(kring.rtail, Relaxed);
-    // Before this a client does not believe the tail above, nor, after it, that its old posts were done.
-    change_hands(&public.shared, true);
-    // A post that nobody waits for any more is none. One whose poster holds the lock is for the worker.
-    let posted = state.post.posted.load();
-    loop {
-        if state.post.lock.try_lock(BROKER).is_ok() {
-            state.ack.acked.set(state.post.posted.load());
-            state.post.lock.unlock(BROKER);
-            break;
-        }
-        if state.post.posted.load() != posted || naps.posters >= POST_NAPS {
-            break;
-        }
-        naps.posters += 1;
-        ringway_os::sys::sleep(POST_NAP);
+        let monitored = Monitored::new(driver, jobs.held.get(key)?, watchers, arrivals);
+        let of_device = matches!(port.kind, Kind::Nic(_));
+        Some(Box::new(if of_device { monitored.of_device() } else { monitored }))
     }
-    let_go
-}
-
-/// Positions, counters and arrays of one ring to another of the same size. Values out of range are mended when they are loaded.
-fn copy_ring(from: &RingShared, to: &RingShared) {
-    let (a, b) = (&*from.state, &*to.state);
-    b.producer.hwtail.set(a.producer.hwtail.load());
-    b.owner.hwcur.set(a.owner.hwcur.load());
-    for (x, y) in
-        [(&a.sync.rhead, &b.sync.rhead), (&a.sync.rcur, &b.sync.rcur), (&a.sync.rtail, &b.sync.rtail)]
-    {
-        y.store(x.load(Relaxed), Relaxed);
-    }
-    for (x, y) in a.counters.iter().zip(&b.counters) {
-        y.set(x.get());
-    }
-    forget_journal(b);
-    for (x, y) in [(&from.desc, &to.desc), (&from.mirror, &to.mirror)] {
-        x.iter().zip(y.iter()).for_each(|(x, y)| y.store(x.load(Relaxed), Relaxed));
-    }
-    for (x, y) in [(&from.records, &to.records), (&from.known, &to.known), (&from.bits, &to.bits)] {
-        x.iter().zip(y.iter()).for_each(|(x, y)| y.store(x.load(Relaxed), Relaxed));
-    }
-}
-
-/// The senders' cursors of a receive ring, from what its owner sees.
-fn take_senders(public: &RingState, private: &RingState, n: u32) {
-    let check = |v: u32| if v < n { v } else { 0 };
-    private.senders.tail.store(check(public.producer.hwtail.load()), Relaxed);
-    private.senders.head.store(check(public.owner.hwcur.load()), Relaxed);
 }

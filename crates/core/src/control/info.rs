@@ -41,7 +41,8 @@ pub struct HolderInfo {
 pub struct PortInfo {
     /// Name.
     pub name: String,
-    /// `vale`, `persistent`, `parent` (made by a pipe for itself), `pipe`, `null`, `nic`.
+    /// `vale`, `persistent`, `parent` (made by a pipe for itself), `attached` (stands for an interface on a switch), `pipe`, `null`,
+    /// `nic`, `monitor`.
     pub kind: &'static str,
     /// Owner.
     pub owner: u32,
@@ -258,7 +259,8 @@ impl Registry {
         let visible = who.may(p.owner);
         let (kind, index) = match &p.kind {
             Kind::Vale { switch, index, .. } => {
-                (p.persistent_kind().unwrap_or("vale"), switch.is_some().then_some(*index))
+                let own = if p.wraps().is_some() { "attached" } else { "vale" };
+                (p.persistent_kind().unwrap_or(own), switch.is_some().then_some(*index))
             }
             Kind::Pipe { .. } => ("pipe", None),
             Kind::Null => ("null", None),
@@ -305,8 +307,11 @@ impl Registry {
                 let n = shared.num_slots;
                 let (told, there) =
                     (shared.state.sync.rtail.load(Relaxed), shared.state.producer.hwtail.load());
-                let switch_rx =
-                    dir == Dir::Rx && matches!(p.kind, Kind::Vale { .. }) && told < n && there < n;
+                let switch_rx = dir == Dir::Rx
+                    && matches!(p.kind, Kind::Vale { .. })
+                    && told < n
+                    && there < n
+                    && !p.is_wrapped();
                 let mut counters = Counters::read(&shared.state);
                 if let (Kind::Nic(nic), Dir::Rx) = (&p.kind, dir) {
                     nic.add_kernel_drops(i as u16, &mut counters);

@@ -6,6 +6,7 @@
 //! Source: abi.md 9, semantics.md 8 to 12, 15, 21, 23.
 
 use self::persistent::Persistent;
+use self::wrapped::Wrap;
 use crate::layout::Geometry;
 use crate::nic::{NicDevice, NicRequest};
 use crate::offsets::Offsets;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+mod attach;
 mod audit;
 mod bind;
 mod brokered;
@@ -24,21 +26,26 @@ mod domain;
 mod extmem;
 mod guests;
 mod info;
+mod jobs;
 mod locks;
 mod monitors;
 mod nic;
 mod options;
 mod persistent;
+mod polling;
 mod ports;
 mod regions;
 mod retired;
 mod switches;
+mod takeover;
 mod tunables;
+mod wrapped;
 
 pub use audit::RegionAudit;
-pub use brokered::{Job, Jobs};
 pub use extmem::{Offer, PagesKey};
 pub use info::{HolderInfo, PortInfo, RingInfo};
+pub use jobs::{Job, Jobs};
+pub(crate) use jobs::{has_news, tell_counters};
 pub use locks::{HeldLock, LockKind};
 pub use nic::InterfaceUsers;
 pub use options::{CsbArray, ReqOption, check_csb, check_options};
@@ -158,6 +165,8 @@ struct PortEntry {
     mfs: u32,
     /// A switch port with a name of its own.
     persistent: Option<Persistent>,
+    /// The broker itself has it bound, to carry frames between two ports.
+    wrap: Wrap,
     rx_bell: Arc<Doorbell>,
     tx_bell: Arc<Doorbell>,
     /// Rung by the keeper of the registry alone.

@@ -6,7 +6,7 @@
 //! Source: semantics.md 22, abi.md 9.1.
 
 use super::bind::select;
-use super::brokered::{Jobs, RingKey};
+use super::jobs::{Jobs, RingKey};
 use super::{Asker, ControlError, Kind, PortEntry, PortId, RegionId, Registry};
 use crate::adapter::monitor::{Seen, Sink, Span, Watchers, copy_slots};
 use crate::layout::{Dir, Geometry, RegionWish, RingShared};
@@ -72,7 +72,6 @@ impl Registry {
         }
         select(port.geometry.tx_rings, port.geometry.rx_rings, req).map_err(|e| e.on(&port.name))?;
         let unserved = match &port.kind {
-            Kind::Nic(_) => Some("monitors of network interfaces are not there yet"),
             Kind::Vale { switch: None, .. } => Some("the port sits on no switch: nothing passes there"),
             _ => None,
         };

@@ -2,9 +2,9 @@
 //!
 //! Source: semantics.md 8, 11, 24; abi.md 9.1.
 
-use super::{Asker, ControlError, Kind, PortId, RegionId, Registry};
+use super::{Asker, ControlError, Jobs, Kind, PortId, RegionId, Registry};
 use crate::adapter::xdp::{held_buffers, note_fresh};
-use crate::layout::{Dir, Geometry, RegionLayout};
+use crate::layout::{Dir, Geometry};
 use crate::nic::{NicDevice, NicPath, NicRequest};
 use ringway_abi::{Errno, nmreq_register};
 use ringway_os::link::{Link, LinkChange, LinkMonitor};
@@ -35,6 +35,15 @@ impl InterfaceUsers {
     }
 }
 
+/// What a name of an interface stands for.
+enum Found {
+    /// A port.
+    Port(PortId),
+    /// An interface that nobody has open.
+    Link(Box<Link>),
+    Nothing,
+}
+
 /// Smallest ring size that a device is believed to mean.
 const MIN_TOLD_SLOTS: u32 = 3;
 
@@ -52,10 +61,49 @@ impl Registry {
         req: &nmreq_register,
         create: bool,
     ) -> Result<Option<PortId>, ControlError> {
-        let request = self.nic_request.clone();
-        let link = match NicDevice::find(&request, name) {
+        match self.find_nic(who, name)? {
+            Found::Port(id) => Ok(Some(id)),
+            Found::Link(link) if create => {
+                let region = match req.nr_mem_id {
+                    0 => self.global_region(who.uid)?,
+                    id => self.find_region(who, id)?,
+                };
+                self.make_nic(who, &link, region).map(Some)
+            }
+            Found::Link(_) | Found::Nothing => Ok(None),
+        }
+    }
+
+    /// As `look_up_nic`, for an interface that is to join a switch: unless a region is named, one of its own is made, with room for
+    /// what stands for it there.
+    pub(super) fn nic_for_switch(
+        &mut self,
+        who: Asker,
+        name: &str,
+        reg: &nmreq_register,
+    ) -> Result<Option<PortId>, ControlError> {
+        let link = match self.find_nic(who, name)? {
+            Found::Port(id) => return Ok(Some(id)),
+            Found::Link(link) => link,
+            Found::Nothing => return Ok(None),
+        };
+        let region = if reg.nr_mem_id == 0 {
+            let device = NicDevice::new(&self.nic_request, &link, self.tunables.admode);
+            let most = most_slots(self.tunables.global_region().rings.objsize);
+            let geometry = nic_geometry(&link, most, self.tunables.generic_ringsize, device.is_packet())?;
+            self.make_private_region(who.uid, &self.wrapper_region_wish(&geometry))?
+        } else {
+            self.find_region(who, reg.nr_mem_id)?
+        };
+        self.make_nic(who, &link, region).map(Some)
+    }
+
+    /// The interface called `name` in the asker's namespace, if the asker may open it.
+    fn find_nic(&self, who: Asker, name: &str) -> Result<Found, ControlError> {
+        let request = &self.nic_request;
+        let link = match NicDevice::find(request, name) {
             Ok(link) => link,
-            Err(e) if matches!(e.raw_os_error(), Some(ENODEV | EINVAL)) => return Ok(None),
+            Err(e) if matches!(e.raw_os_error(), Some(ENODEV | EINVAL)) => return Ok(Found::Nothing),
             Err(e) => {
                 let text = format!("cannot look for interface {name}: {e}");
                 let permission = e.kind() == io::ErrorKind::PermissionDenied;
@@ -86,33 +134,20 @@ impl Registry {
                 let text = format!("{name} is open already, by {how}; that cannot be changed while it is");
                 return Err(ControlError::new(Errno::EBUSY, text));
             }
-            return Ok(Some(id));
+            return Ok(Found::Port(id));
         }
-        if !create {
-            return Ok(None);
-        }
-        let device = NicDevice::new(&request, &link, self.tunables.admode);
-        self.make_nic(who, &link, req, &key, device).map(Some)
+        Ok(Found::Link(Box::new(link)))
     }
 
-    fn make_nic(
-        &mut self,
-        who: Asker,
-        link: &Link,
-        req: &nmreq_register,
-        key: &str,
-        device: NicDevice,
-    ) -> Result<PortId, ControlError> {
-        self.watch_netns(&device)?;
-        let region = match req.nr_mem_id {
-            0 => self.global_region(who.uid)?,
-            id => self.find_region(who, id)?,
-        };
-        let layout = self.regions.get(&region).map(|r| r.region.layout);
-        let made = layout
-            .ok_or_else(|| ControlError::new(Errno::ENXIO, "the region is gone"))
-            .and_then(|l| nic_geometry(link, &l, self.tunables.generic_ringsize, device.is_packet()))
-            .and_then(|geometry| self.insert_nic(who, key, region, geometry, device));
+    fn make_nic(&mut self, who: Asker, link: &Link, region: RegionId) -> Result<PortId, ControlError> {
+        let device = NicDevice::new(&self.nic_request, link, self.tunables.admode);
+        let key = nic_key(self.nic_request.netns_id, link.ifindex);
+        let rings = self.regions.get(&region).map(|r| most_slots(r.region.layout.rings.objsize));
+        let made = self
+            .watch_netns(&device)
+            .and_then(|()| rings.ok_or_else(|| ControlError::new(Errno::ENXIO, "the region is gone")))
+            .and_then(|most| nic_geometry(link, most, self.tunables.generic_ringsize, device.is_packet()))
+            .and_then(|geometry| self.insert_nic(who, &key, region, geometry, device));
         if made.is_err() {
             self.discard_unused_region(region);
             self.drop_unused_monitors();
@@ -198,7 +233,7 @@ impl Registry {
         if in_use {
             return vec![];
         }
-        let owned = self.collect_queue(id, index);
+        let owned = self.collect_queue(id, index, None);
         let Some(port) = self.ports.get_mut(&id) else { return vec![] };
         let Kind::Nic(nic) = &mut port.kind else { return vec![] };
         let (owner, socket) = (port.owner, nic.close_queue(index));
@@ -218,8 +253,8 @@ impl Registry {
 
     /// The buffers of a queue: those in the slots that the client has, and those in the kernel's rings. What is on its way through the
     /// kernel right now is missing; it returns with the region.
-    pub(super) fn collect_queue(&self, id: PortId, index: u16) -> Vec<u32> {
-        let handles = [Dir::Tx, Dir::Rx].map(|dir| self.handle(id, dir, index));
+    pub(super) fn collect_queue(&self, id: PortId, index: u16, jobs: Option<&Jobs>) -> Vec<u32> {
+        let handles = [Dir::Tx, Dir::Rx].map(|dir| self.live_ring(jobs, id, dir, index));
         let Some(Kind::Nic(nic)) = self.ports.get(&id).map(|p| &p.kind) else { return vec![] };
         let all = |h: &crate::kring::RingHandle| h.ring.slots.iter().map(|s| s.load().buf_idx()).collect();
         let opened = nic.queue(index).zip(nic.path()).filter(|(_, path)| *path != NicPath::Packet);
@@ -283,7 +318,7 @@ impl Registry {
         self.monitors.iter().map(|(id, m)| (*id, m.as_fd()))
     }
 
-    /// Takes in what happened to interfaces of namespace `netns_id`.
+    /// Takes in what happened to interfaces of namespace `netns_id`. It may take rings away: the worker is at rest.
     pub fn interface_news(&mut self, netns_id: u64) {
         let Some((_, monitor)) = self.monitors.iter_mut().find(|(id, _)| *id == netns_id) else { return };
         let Ok(events) = monitor.events() else { return };
@@ -297,6 +332,7 @@ impl Registry {
                     let id = self.names.remove(&key);
                     if let Some(id) = id {
                         self.stop_port(id);
+                        self.unwrap_gone(id);
                     }
                 }
                 LinkChange::Renamed(name) => {
@@ -332,15 +368,19 @@ pub(super) fn nic_key(netns_id: u64, ifindex: u32) -> String {
     format!("/{netns_id}/{ifindex}")
 }
 
-/// Rings as the device has queues, slots as it says, as far as a ring object holds them.
+/// Slots that a ring object of so many bytes holds.
+fn most_slots(ring_bytes: u32) -> u32 {
+    (ring_bytes.saturating_sub(RING_HEADER_BYTES as u32) / 16).max(2)
+}
+
+/// Rings as the device has queues, slots as it says, `most` at most.
 fn nic_geometry(
     link: &Link,
-    layout: &RegionLayout,
+    most: u32,
     default_slots: i32,
     is_packet: bool,
 ) -> Result<Geometry, ControlError> {
     let default_slots = u32::try_from(default_slots).unwrap_or(0);
-    let most = (layout.rings.objsize.saturating_sub(RING_HEADER_BYTES as u32) / 16).max(2);
     let slots = |now: u32, max: u32| {
         let told = [now, max].into_iter().find(|n| *n >= MIN_TOLD_SLOTS);
         told.unwrap_or(default_slots)

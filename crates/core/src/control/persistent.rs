@@ -1,4 +1,4 @@
-//! Persistent switch ports: made by name, attached to a switch and detached from it, there until they are deleted.
+//! Persistent switch ports: made by name, there until they are deleted. They join and leave switches in `attach`.
 //!
 //! Where the asker may, the name is that of a real interface, which the system shows (`ip link`): a TAP device that is not persistent
 //! itself, held by its fd, so that it vanishes with whoever keeps the registry, however that ends. No frame goes through
@@ -13,10 +13,8 @@ use super::ports::{IFNAMSIZ, vale_geometry};
 use super::switches::{make_page, view};
 use super::{Asker, ControlError, Kind, PortEntry, PortId, Registry};
 use crate::nic::NicRequest;
-use crate::vale::{seat_port, set_header};
-use ringway_abi::{
-    Errno, is_vale_name, nmreq_register, nmreq_vale_attach, nmreq_vale_detach, nmreq_vale_newif, split_vale,
-};
+use crate::vale::seat_port;
+use ringway_abi::{Errno, is_vale_name, nmreq_register, nmreq_vale_newif};
 use ringway_os::link::{Link, index_of};
 use ringway_os::tap::Tap;
 
@@ -24,10 +22,10 @@ use ringway_os::tap::Tap;
 #[derive(Debug)]
 pub(super) struct Persistent {
     /// It goes with the last that uses it.
-    autodelete: bool,
+    pub autodelete: bool,
     link: Option<OwnLink>,
     /// Its name on the switch, while it is attached to one.
-    on_switch: Option<String>,
+    pub on_switch: Option<String>,
 }
 
 /// The interface of a persistent port.
@@ -82,7 +80,7 @@ impl PortEntry {
 
     /// True while it stays although nobody has it bound.
     pub(super) fn stays(&self) -> bool {
-        self.persistent.as_ref().is_some_and(|p| !p.autodelete || p.on_switch.is_some())
+        self.persistent.as_ref().is_some_and(|p| !p.autodelete || p.on_switch.is_some()) || self.is_wrapped()
     }
 
     /// What listings call it: `persistent`, `parent`; None for other ports.
@@ -91,7 +89,7 @@ impl PortEntry {
     }
 }
 
-fn refuse(errno: Errno, text: String) -> ControlError {
+pub(super) fn refuse(errno: Errno, text: String) -> ControlError {
     ControlError::new(errno, text)
 }
 
@@ -172,113 +170,7 @@ impl Registry {
         Err(refuse(Errno::EBUSY, format!("{name} cannot be deleted: {why}")))
     }
 
-    /// VALE_ATTACH: a persistent port joins a switch. Writes its index there.
-    ///
-    /// # Errors
-    /// As abi.md 9.3; EOPNOTSUPP for what needs a wrapper (an interface, a second attachment); EACCES for another user's
-    /// port or switch.
-    pub fn vale_attach(
-        &mut self,
-        who: Asker,
-        full: &str,
-        body: &mut nmreq_vale_attach,
-    ) -> Result<(), ControlError> {
-        if body.reg.nr_mem_id != 0 {
-            self.find_region(who, body.reg.nr_mem_id)?;
-        }
-        if self.names.contains_key(full) && is_vale_name(full) {
-            return Err(refuse(Errno::EBUSY, format!("there is a port {full} already")));
-        }
-        if !is_vale_name(full) {
-            return Err(refuse(Errno::EINVAL, format!("{full} is not the name of a switch port")));
-        }
-        let (switch, name) = split_vale(full).map_err(|e| refuse(e.errno(), format!("{full}: {e}")))?;
-        let id = self.persistent_link(name).or_else(|| self.names.get(name).copied());
-        let port = id.and_then(|id| self.ports.get(&id)).filter(|p| p.persistent.is_some());
-        let (Some(id), Some(port)) = (id, port) else {
-            if self.is_interface(name) {
-                let text = format!("{full}: network interfaces cannot be attached to a switch yet");
-                return Err(refuse(Errno::EOPNOTSUPP, text));
-            }
-            return Err(refuse(Errno::EINVAL, format!("there is no interface {name}")));
-        };
-        self.check_owner(who, id)?;
-        if port.full_name() != port.name {
-            let text = format!(
-                "{name} is attached as {}; a second switch for it is not there yet",
-                port.full_name()
-            );
-            return Err(refuse(Errno::EOPNOTSUPP, text));
-        }
-        if port.bindings > 0 {
-            return Err(refuse(Errno::EBUSY, format!("{name} cannot be attached: somebody has it open")));
-        }
-        let (hdr_len, mfs) = (port.hdr_len, port.mfs);
-        let i = self.join_switch(who, switch)?;
-        let (index, generation, page) = match self.seat(i, id) {
-            Ok(seat) => seat,
-            Err(e) => {
-                self.discard_empty_switch(i);
-                return Err(e);
-            }
-        };
-        set_header(&*view(&page)?, index, hdr_len, mfs);
-        if let Some(port) = self.ports.get_mut(&id) {
-            port.kind = Kind::Vale { switch: Some(i), index, generation, page };
-            if let Some(p) = &mut port.persistent {
-                p.on_switch = Some(full.to_owned());
-            }
-        }
-        self.names.insert(full.to_owned(), id);
-        body.port_index = index.into();
-        Ok(())
-    }
-
-    /// VALE_DETACH: a persistent port leaves its switch; who has it open keeps it. Writes the index that it had.
-    ///
-    /// # Errors
-    /// As abi.md 9.4; EACCES for another user's port.
-    pub fn vale_detach(
-        &mut self,
-        who: Asker,
-        full: &str,
-        body: &mut nmreq_vale_detach,
-    ) -> Result<(), ControlError> {
-        if !is_vale_name(full) {
-            return Err(refuse(Errno::EINVAL, format!("{full} is not the name of a switch port")));
-        }
-        let id = self.names.get(full).copied();
-        let Some((id, port)) = id.and_then(|id| Some((id, self.ports.get(&id)?))) else {
-            return Err(refuse(Errno::ENXIO, format!("there is no switch port {full}")));
-        };
-        self.check_owner(who, id)?;
-        let Kind::Vale { switch: Some(i), index, .. } = port.kind else {
-            return Err(refuse(Errno::ENXIO, format!("{full} is on no switch")));
-        };
-        if port.persistent.is_none() {
-            let text = format!("{full} goes when the last that has it open closes it");
-            return Err(refuse(Errno::EBUSY, text));
-        }
-        let (hdr_len, mfs) = (port.hdr_len, port.mfs);
-        // What may fail comes first.
-        let alone = self.seat_alone()?;
-        if let Kind::Vale { page, .. } = &alone {
-            set_header(&*view(page)?, 0, hdr_len, mfs);
-        }
-        self.unseat(i, index);
-        self.names.remove(full);
-        if let Some(port) = self.ports.get_mut(&id) {
-            port.kind = alone;
-            if let Some(p) = &mut port.persistent {
-                p.on_switch = None;
-            }
-        }
-        self.drop_if_unused(id);
-        body.port_index = index.into();
-        Ok(())
-    }
-
-    /// True while there are ports that stay although nobody has them open.
+    /// True while there are ports that stay although nobody has them open: persistent ones, and interfaces on a switch.
     #[must_use]
     pub fn has_persistent(&self) -> bool {
         self.ports.values().any(PortEntry::stays)
@@ -325,7 +217,7 @@ impl Registry {
     }
 
     /// A place on no switch: what is sent is dropped and counted, nothing comes.
-    fn seat_alone(&mut self) -> Result<Kind, ControlError> {
+    pub(super) fn seat_alone(&mut self) -> Result<Kind, ControlError> {
         let page = make_page()?;
         self.next_generation = self.next_generation.wrapping_add(1).max(1);
         let generation = self.next_generation;
@@ -366,9 +258,11 @@ impl Registry {
     /// True if the asker's namespace has an interface of that name, or the registry a port that is as good as one.
     pub(super) fn is_interface(&self, name: &str) -> bool {
         let is_port = |id| self.ports.get(id).is_some_and(|p: &PortEntry| p.persistent.is_some());
-        if self.names.get(name).is_some_and(is_port) {
-            return true;
-        }
+        self.names.get(name).is_some_and(is_port) || self.is_system_interface(name)
+    }
+
+    /// True if the asker's namespace has an interface of that name.
+    pub(super) fn is_system_interface(&self, name: &str) -> bool {
         !name.is_empty() && self.nic_request.in_netns(|| index_of(name)).is_ok_and(|found| found.is_ok())
     }
 }

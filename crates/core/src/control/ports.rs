@@ -5,6 +5,7 @@ use super::nic::nic_key;
 use super::persistent::Persistent;
 use super::regions::no_memory;
 use super::retired::GivenBack;
+use super::wrapped::Wrap;
 use super::{Asker, ControlError, Kind, PortEntry, PortId, RegionId, Registry, RingUse};
 use crate::layout::{Dir, Geometry, RegionWish, state_memfd_bytes};
 use crate::pool::Shm;
@@ -201,9 +202,13 @@ impl Registry {
             let (parent, name) = (p.name.clone(), format!("{}{}{id}", p.name, role.bracket()));
             return self.look_up_pipe(who, &name, (&parent, role, id), req, create);
         }
-        let parent_id = match self.names.get(parent).copied() {
+        let attached = if is_vale_name(parent) { None } else { self.wrapped_nic(parent) };
+        let parent_id = match attached.or_else(|| self.names.get(parent).copied()) {
             Some(p) => {
                 self.check_owner(who, p)?;
+                if create {
+                    self.check_not_wrapped(p)?;
+                }
                 p
             }
             None if !create => {
@@ -330,6 +335,7 @@ impl Registry {
             hdr_len: 0,
             mfs: DEFAULT_MFS_BYTES,
             persistent: None,
+            wrap: Wrap::default(),
             rx_bell,
             tx_bell,
             notice,

@@ -7,6 +7,7 @@ mod offsets;
 mod persistent;
 mod vnet;
 mod world;
+mod wrapped;
 
 const ME: Asker = Asker { uid: 1000 };
 

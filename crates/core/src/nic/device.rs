@@ -124,6 +124,11 @@ impl NicDevice {
         Some(NicGrant { path, ifindex: self.ifindex, multi_slot, queues: queues.collect() })
     }
 
+    /// What becomes readable when a queue has frames, while it is open.
+    pub fn socket(&self, index: u16) -> Option<Arc<OwnedFd>> {
+        Some(self.queues.get(usize::from(index))?.as_ref()?.socket.clone())
+    }
+
     /// The socket of a queue, while it is open.
     pub fn queue(&self, index: u16) -> Option<(&OwnedFd, RingSizes)> {
         let q = self.queues.get(usize::from(index))?.as_ref()?;

@@ -7,6 +7,7 @@ mod pages;
 mod ports;
 mod run;
 mod tune;
+mod vale;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -27,6 +28,9 @@ enum Command {
     Run(run::RunArgs),
     /// List every port: who holds it, rings, rates, drops
     Ports(ports::PortsArgs),
+    /// Put interfaces and persistent ports on a switch
+    #[command(subcommand)]
+    Vale(vale::ValeCommand),
     /// Show or set the broker's parameters
     Tune(tune::TuneArgs),
     /// Run, ask or stop the broker
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Command::Gen(args) => generate::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Ports(args) => ports::run(&args),
+        Command::Vale(command) => vale::run(&command),
         Command::Tune(args) => tune::run(&args),
         Command::Broker(command) => broker::run(&command),
         Command::Pages(args) => pages::run(&args),

@@ -38,7 +38,7 @@ impl World {
         let theirs = shared.clone();
         let worker = std::thread::spawn(move || {
             while !theirs.stop.load(Relaxed) {
-                theirs.jobs.lock().unwrap().list.iter_mut().filter(|j| j.is_pending()).for_each(Job::run);
+                theirs.jobs.lock().unwrap().run();
                 ringway_os::sys::yield_now();
             }
         });
@@ -54,6 +54,22 @@ impl World {
     pub fn refresh(&self) {
         let mut jobs = self.shared.jobs.lock().unwrap();
         self.registry().refresh_jobs(&mut jobs);
+    }
+
+    /// A change that may take rings away.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Registry) -> T) -> T {
+        let mut jobs = self.shared.jobs.lock().unwrap();
+        let mut registry = self.registry();
+        registry.settle_jobs(&mut jobs);
+        let done = change(&mut registry);
+        registry.refresh_jobs(&mut jobs);
+        done
+    }
+
+    /// Where the buffers of the regions that the asker may see are.
+    pub fn audit(&self, who: Asker) -> Vec<RegionAudit> {
+        let jobs = self.shared.jobs.lock().unwrap();
+        self.registry().audit(who, Some(&jobs))
     }
 
     /// Binds all rings of a port.
