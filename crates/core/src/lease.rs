@@ -146,6 +146,11 @@ pub trait PeerSource {
 
     /// Serves what was posted, where no worker does: in an engine without threads.
     fn serve(&mut self) {}
+
+    /// False once whoever would serve it is gone for good.
+    fn is_alive(&mut self) -> bool {
+        true
+    }
 }
 
 /// A grant does not fit its memory: the keeper of the registry and we disagree.
@@ -309,8 +314,7 @@ impl EndContext<'_> {
                 SyncOutcome::NeedPeer(index) => fetch_peer(self.grant, self.peers, index, source),
                 SyncOutcome::Brokered => {
                     let wait = !flags.contains(SyncFlags::POST);
-                    let outcome =
-                        handle.sync_brokered(me, &self.grant.worker_bell, wait, &mut || source.serve());
+                    let outcome = handle.sync_brokered(me, &self.grant.worker_bell, wait, source);
                     // Changed hands while we waited: what was posted and not done is for whoever serves it now.
                     if outcome != SyncOutcome::Brokered {
                         return outcome;

@@ -11,6 +11,7 @@ use crate::view::settle;
 use crate::wait::{Interest, Kit, Looked, Ready, is_ready};
 use ringway_abi::{Errno, NR_DO_RX_POLL, NR_NO_TX_POLL};
 use ringway_core::adapter::SyncFlags;
+use ringway_core::kring::SyncOutcome;
 use ringway_core::layout::{Dir, region_bufs};
 use ringway_core::lease::{EndContext, EndRing, Endpoint, Grant, RingParts};
 use std::fmt;
@@ -150,7 +151,11 @@ impl Pass<'_> {
         let done = ring.with(|parts| {
             let RingParts { handle, driver, index } = parts;
             let mut source = self.link;
-            settle(self.context.sync(handle, driver, self.me, flags, &mut source), handle, index)
+            match self.context.sync(handle, driver, self.me, flags, &mut source) {
+                // It may have waited for a broker that is gone.
+                SyncOutcome::Skipped if self.link.is_dead() => Err(SyncError::BrokerGone),
+                outcome => settle(outcome, handle, index),
+            }
         });
         // Another thread is at it: skipped, as netmap does.
         done.unwrap_or(Ok(()))

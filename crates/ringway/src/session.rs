@@ -219,6 +219,10 @@ impl PeerSource for &Link {
     fn serve(&mut self) {
         self.backend.serve();
     }
+
+    fn is_alive(&mut self) -> bool {
+        self.check().is_ok()
+    }
 }
 
 impl Backend for Session {
