@@ -433,17 +433,10 @@ static const struct test tests[] = {
 int
 main(int argc, char **argv)
 {
-	size_t i;
-
-	alarm(60);
 	if (argc == 6 && strncmp(argv[1], "inherited", 9) == 0) {
+		alarm(60);
 		inherited(argv, argv[1][9] != '\0');
 		return check_result();
 	}
-	for (i = 0; argc > 1 && i < ROWS(tests); i++)
-		if (strcmp(tests[i].name, argv[1]) == 0) {
-			tests[i].f();
-			return check_result();
-		}
-	return 2;
+	return run_tests(tests, ROWS(tests), argc, argv);
 }
