@@ -71,8 +71,8 @@ fn run(source: &'static str, test: &str, by: By, config: &str) {
     let Some(program) = program(source, by) else { return };
     let broker = TestBroker::start(config);
     let mut command = command(&broker, &program, by, &[test]);
-    if by == By::Sanitized {
-        // Of a million.
+    if by != By::Preload {
+        // Preloaded it is a million.
         command.env("EVENTS", "100000");
     }
     // Persistent ports are interfaces, too, if root asks.
@@ -227,9 +227,9 @@ tests! { life: "doors_life.c", "";
     close_loops
     closed_by_a_bare_system_call
     closefrom_closes_ports
-    a_descriptor_arrives
+    s10_a_descriptor_arrives
     over_exec
-    a_killed_process_is_gone
+    s10_a_killed_process_is_gone
     low_numbers_and_select
 }
 
@@ -255,13 +255,31 @@ tests! { events: "doors_events.c", "";
 tests! { ctrl: "doors_ctrl.c", "";
     order_of_checks
     option_list
-    offsets
+    s14_offsets_of_a_pipe
     older_requests
 }
 
 #[test]
 fn none_of_the_dying_is_left_out() {
     all_are_listed("doors_dying.c", &[]);
+}
+
+/// Each section of the contract with lines to be tested has tests: those whose name begins with its number.
+#[test]
+fn no_section_of_the_contract_is_left_out() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let contract =
+        std::fs::read_to_string(here.join("../../docs/contract/semantics.md")).expect("the contract");
+    let texts = ["semantics", "switch", "monitor", "life", "ctrl", "nic"]
+        .map(|name| std::fs::read_to_string(here.join(format!("tests/doors_{name}.c"))).expect("its source"));
+    let mut sections = 0;
+    for section in contract.split("\n## ").filter(|s| s.contains("\n**T:**")) {
+        let number = section.split('.').next().expect("a number");
+        let start = format!("\t{{\"s{number}_");
+        assert!(texts.iter().any(|t| t.contains(&start)), "no test of section {number}");
+        sections += 1;
+    }
+    assert!(sections > 10, "{sections}");
 }
 
 const BOTH: [By; 2] = [By::Preload, By::Shared];
