@@ -211,7 +211,8 @@ inside() {
     trap stop_all EXIT
     export RINGWAY_SOCKET="$DIR/sock" RINGWAYD=/nonexistent
     DUMP="$DIR/out/bin/tcpdump"
-    sysctl -q -w net.ipv6.conf.default.disable_ipv6=1
+    # No frames but those that are sent here.
+    echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 || true
     ip link add v0 type veth peer name v1
     ip link set v0 up
     ip link set v1 up
@@ -248,7 +249,7 @@ if [ -z "${PROGRAMS:-}" ]; then
     target="${CARGO_TARGET_DIR:-$ROOT/target}/e2e"
     (cd "$ROOT" && cargo build --quiet -p ringway-apps --bins --target-dir "$target")
     (cd "$ROOT" && cargo build --quiet -p ringway-capi --lib --target-dir "$target")
-    PROGRAMS="$(cd "$target/debug" && pwd)"
+    PROGRAMS="$(cd "$ROOT" && cd "$target/debug" && pwd)"
 fi
 DIR="$(mktemp -d)"
 # Also for `nobody`, who writes into out/.
