@@ -110,7 +110,7 @@ stop_all() {
 # says FILE TEXT: until a program has said something.
 says() {
     local i
-    for ((i = 0; i < 200; i++)); do
+    for ((i = 0; i < 600; i++)); do
         grep -q -- "$2" "$DIR/$1" 2>/dev/null && return 0
         sleep 0.05
     done
@@ -127,6 +127,8 @@ listen() {
 
 # heard NAME: the tcpdump ends, having got all.
 heard() {
+    # Its number is nobody's from here on.
+    unset 'PIDS[-1]'
     wait "$LISTENER" || { cat "$DIR/$1.log" >&2 && die "$1: tcpdump did not get its frames"; }
 }
 
