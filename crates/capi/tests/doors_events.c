@@ -106,7 +106,7 @@ feed(struct port *sender, uint64_t want)
 			under_way += sent[i] != __atomic_load_n(&taken[i], __ATOMIC_ACQUIRE);
 		if (under_way < window)
 			vain = 0;
-		else if (++vain > 500)
+		else if (++vain > 3000)
 			usleep(20); /* the other needs this processor */
 		seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
 		for (i = (int)(seed >> 33) % ALL; i < ALL && under_way < window && total < want; i++) {
@@ -116,7 +116,7 @@ feed(struct port *sender, uint64_t want)
 			sent[i]++;
 			under_way++;
 			if (++total % 1000 == 0)
-				window = 1 + (uint32_t)(seed >> 40) % ((seed >> 60) % 4 == 0 ? 2 : ALL);
+				window = 1 + (uint32_t)(seed >> 40) % ((seed >> 60) == 0 ? 2 : ALL);
 		}
 	}
 }
