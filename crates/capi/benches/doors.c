@@ -1,5 +1,6 @@
 /* What the bench of the doors measures in C. `cost`: nanoseconds of calls on fds that are not netmap's, a line each; with a second argument
-   a port is open meanwhile. `rate A B`: lines "packets nanoseconds" of frames from A to B in one thread, for each line read. */
+   that port is open meanwhile. `rate A B`: lines "packets nanoseconds" of frames from A to B in one thread, for each line read; `rate-slots A B`
+   goes slot by slot instead of by straight runs. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <net/netmap_user.h>
@@ -80,8 +81,76 @@ cost(void)
 	COST("epoll_wait", epoll_wait(ep, &e, 1, 0));
 }
 
+/* Gives frames to the ring, as many as fit into a batch: to its end in one run, and on from its start. */
+static void
+fill_runs(struct netmap_ring *tx)
+{
+	uint32_t left = nm_ring_space(tx), n;
+
+	left = left < BATCH ? left : BATCH;
+	while (left > 0) {
+		struct netmap_slot *slot = &tx->slot[tx->head];
+		uint32_t run = tx->num_slots - tx->head;
+
+		run = run < left ? run : left;
+		for (n = 0; n < run; n++) {
+			slot[n].len = 60;
+			slot[n].flags = 0;
+		}
+		left -= run;
+		tx->head = tx->cur = tx->head + run == tx->num_slots ? 0 : tx->head + run;
+	}
+}
+
+static uint64_t
+drain_runs(struct netmap_ring *rx)
+{
+	uint64_t packets = 0;
+	uint32_t n;
+
+	while (rx->head != rx->tail) {
+		const struct netmap_slot *slot = &rx->slot[rx->head];
+		uint32_t run = (rx->tail > rx->head ? rx->tail : rx->num_slots) - rx->head;
+
+		for (n = 0; n < run; n++)
+			packets += slot[n].len == 60;
+		rx->head = rx->cur = rx->head + run == rx->num_slots ? 0 : rx->head + run;
+	}
+	return packets;
+}
+
+/* The same slot by slot, as most programs do it. */
+static void
+fill_slots(struct netmap_ring *tx)
+{
+	uint32_t head = tx->head, left = nm_ring_space(tx);
+
+	for (left = left < BATCH ? left : BATCH; left > 0; left--) {
+		struct netmap_slot *slot = &tx->slot[head];
+
+		slot->len = 60;
+		slot->flags = 0;
+		head = nm_ring_next(tx, head);
+	}
+	tx->head = tx->cur = head;
+}
+
+static uint64_t
+drain_slots(struct netmap_ring *rx)
+{
+	uint32_t head = rx->head, left;
+	uint64_t packets = 0;
+
+	for (left = nm_ring_space(rx); left > 0; left--) {
+		packets += rx->slot[head].len == 60;
+		head = nm_ring_next(rx, head);
+	}
+	rx->head = rx->cur = head;
+	return packets;
+}
+
 static int
-rate(const char *from, const char *to)
+rate(const char *from, const char *to, int slot_by_slot)
 {
 	struct nm_desc *a = nm_open(from, NULL, 0, NULL), *b = nm_open(to, NULL, 0, NULL);
 	struct netmap_ring *tx, *rx;
@@ -112,32 +181,13 @@ rate(const char *from, const char *to)
 		if (c != '\n')
 			continue;
 		while (end - start < SLICE_NS) {
-			uint32_t left = nm_ring_space(tx), n;
-
-			left = left < BATCH ? left : BATCH;
-			/* To the end of the ring, and from its start. */
-			while (left > 0) {
-				struct netmap_slot *slot = &tx->slot[tx->head];
-				uint32_t run = tx->num_slots - tx->head;
-
-				run = run < left ? run : left;
-				for (n = 0; n < run; n++) {
-					slot[n].len = 60;
-					slot[n].flags = 0;
-				}
-				left -= run;
-				tx->head = tx->cur = tx->head + run == tx->num_slots ? 0 : tx->head + run;
-			}
+			if (slot_by_slot)
+				fill_slots(tx);
+			else
+				fill_runs(tx);
 			if (poll(&pa, 1, 0) < 0 || poll(&pb, 1, 0) < 0)
 				return 1;
-			while (rx->head != rx->tail) {
-				const struct netmap_slot *slot = &rx->slot[rx->head];
-				uint32_t run = (rx->tail > rx->head ? rx->tail : rx->num_slots) - rx->head;
-
-				for (n = 0; n < run; n++)
-					packets += slot[n].len == 60;
-				rx->head = rx->cur = rx->head + run == rx->num_slots ? 0 : rx->head + run;
-			}
+			packets += slot_by_slot ? drain_slots(rx) : drain_runs(rx);
 			end = now();
 		}
 		printf("%llu %llu\n", (unsigned long long)packets, (unsigned long long)(end - start));
@@ -149,9 +199,9 @@ rate(const char *from, const char *to)
 int
 main(int argc, char **argv)
 {
-	if (argc > 3 && strcmp(argv[1], "rate") == 0)
-		return rate(argv[2], argv[3]);
-	if (argc > 2 && open("/dev/netmap", O_RDWR) < 0)
+	if (argc > 3 && strncmp(argv[1], "rate", 4) == 0)
+		return rate(argv[2], argv[3], strcmp(argv[1], "rate-slots") == 0);
+	if (argc > 2 && nm_open(argv[2], NULL, 0, NULL) == NULL)
 		return 1;
 	cost();
 	return 0;

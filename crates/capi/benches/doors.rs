@@ -61,7 +61,7 @@ fn cost(broker: &TestBroker, program: &Path, library: &Path) {
                 command.env("LD_PRELOAD", library);
             }
             if way == 2 {
-                command.arg("port");
+                command.arg("netmap:cost{1");
             }
             for (name, ns) in costs(command) {
                 all.entry(name).or_default()[way].push(ns);
@@ -94,10 +94,10 @@ fn rust_slice(a: &mut Port, b: &mut Port) -> f64 {
 }
 
 /// One thread that sends and receives: in C through the doors, and in Rust.
-fn rate(broker: &TestBroker, program: &Path, library: &Path, name: &str, ports: [&str; 2]) {
+fn rate(broker: &TestBroker, program: &Path, library: &Path, name: &str, way: &str, ports: [&str; 2]) {
     let c_ports = ports.map(|p| p.replace('N', "c"));
     let mut c = broker.command_at(program);
-    c.arg("rate").args(&c_ports).env("LD_PRELOAD", library).stdin(Stdio::piped()).stdout(Stdio::piped());
+    c.arg(way).args(&c_ports).env("LD_PRELOAD", library).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut c = c.spawn().expect("it runs");
     let (mut ask, mut answers) =
         (c.stdin.take().expect("piped"), BufReader::new(c.stdout.take().expect("piped")));
@@ -160,7 +160,9 @@ fn main() {
     }
     if wanted("rate") {
         println!("{:<14}{:>10}{:>10}{:>18}", "Mpps, 60 bytes", "C", "Rust", "C of Rust");
-        rate(&broker, &program, &library, "pipe", ["netmap:N{1", "netmap:N}1"]);
-        rate(&broker, &program, &library, "vale", ["valeN:a", "valeN:b"]);
+        for (how, way) in [("", "rate"), (", slots", "rate-slots")] {
+            rate(&broker, &program, &library, &format!("pipe{how}"), way, ["netmap:N{1", "netmap:N}1"]);
+            rate(&broker, &program, &library, &format!("vale{how}"), way, ["valeN:a", "valeN:b"]);
+        }
     }
 }

@@ -269,18 +269,30 @@ struct test {
 	void (*f)(void);
 };
 
+/* Runs the test that is named, or tells their names. */
 #define RUN_TESTS(tests) \
 	int main(int argc, char **argv) \
 	{ \
-		size_t i; \
-		alarm(60); \
-		for (i = 0; argc > 1 && i < ROWS(tests); i++) \
-			if (strcmp(tests[i].name, argv[1]) == 0) { \
-				tests[i].f(); \
-				return check_result(); \
-			} \
-		printf("no such test\n"); \
-		return 2; \
+		return run_tests(tests, ROWS(tests), argc, argv); \
 	}
+
+static inline int
+run_tests(const struct test *tests, size_t n, int argc, char **argv)
+{
+	size_t i;
+
+	alarm(60);
+	for (i = 0; i < n; i++)
+		if (argc < 2)
+			printf("%s\n", tests[i].name);
+		else if (strcmp(tests[i].name, argv[1]) == 0) {
+			tests[i].f();
+			return check_result();
+		}
+	if (argc < 2)
+		return 0;
+	printf("no such test\n");
+	return 2;
+}
 
 #endif

@@ -4,29 +4,44 @@
 mod cc;
 
 use cc::{Lang, Link, TempDir, compilers, expect, library};
-use ringway_e2e::TestBroker;
+use ringway_e2e::ns::Ns;
+use ringway_e2e::{TestBroker, root_or_skip};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
-/// How a program comes by the doors.
+/// How a program comes by the doors, and who compiles it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum By {
+    /// Compiled by gcc, with the library preloaded.
     Preload,
+    /// Compiled by clang, if it is there.
     Shared,
     Static,
+    /// With gcc's sanitizers, linked: what is preloaded would come before the sanitizer.
+    GccSanitized,
+    /// With clang's, or gcc's where there is no clang.
+    Sanitized,
 }
 
-/// A program, compiled once for all of its tests. None without a compiler.
+/// A program, compiled once for all of its tests. None without a compiler that can do it.
 fn program(source: &'static str, by: By) -> Option<PathBuf> {
     type Built = HashMap<(&'static str, By), Option<PathBuf>>;
     static BUILT: OnceLock<(TempDir, Mutex<Built>)> = OnceLock::new();
     let (dir, built) = BUILT.get_or_init(|| (TempDir::new(), Mutex::default()));
     let mut built = built.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let build = || {
-        let compiler = compilers(Lang::C).into_iter().next()?;
+        let all = compilers(Lang::C);
+        let compiler = match by {
+            By::Preload | By::GccSanitized => all.first(),
+            By::Shared | By::Static | By::Sanitized => all.last(),
+        }?;
+        let sanitized = matches!(by, By::Sanitized | By::GccSanitized);
+        if sanitized && compiler.sanitize.is_empty() {
+            return None;
+        }
         let out = dir.path().join(format!("{source}-{by:?}"));
         let mut command = compiler.command(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(source));
         command.args(["-pthread", "-o"]).arg(&out);
@@ -34,6 +49,7 @@ fn program(source: &'static str, by: By) -> Option<PathBuf> {
             By::Preload => {}
             By::Shared => compiler.link(&mut command, Link::Shared),
             By::Static => compiler.link(&mut command, Link::Static),
+            By::Sanitized | By::GccSanitized => compiler.link(command.args(compiler.sanitize), Link::Shared),
         }
         expect(source, &command.output().expect("the compiler runs"), &[0]);
         Some(out)
@@ -51,32 +67,90 @@ fn command(broker: &TestBroker, program: &Path, by: By, args: &[&str]) -> Comman
     command
 }
 
-fn run_by(source: &'static str, test: &str, by: By) {
-    run_with(source, test, by, "");
-}
-
-fn run_with(source: &'static str, test: &str, by: By, config: &str) {
+fn run(source: &'static str, test: &str, by: By, config: &str) {
     let Some(program) = program(source, by) else { return };
     let broker = TestBroker::start(config);
-    let out = command(&broker, &program, by, &[test]).output().expect("it runs");
+    let mut command = command(&broker, &program, by, &[test]);
+    if by != By::Preload {
+        // Preloaded it is a million.
+        command.env("EVENTS", "100000");
+    }
+    // Persistent ports are interfaces, too, if root asks.
+    let with_interfaces = match source {
+        "doors_nic.c" | "doors_attach.c" if !root_or_skip(test) => return,
+        "doors_nic.c" | "doors_attach.c" => true,
+        // SAFETY: touches no memory.
+        "doors_switch.c" => unsafe { libc::geteuid() == 0 },
+        _ => false,
+    };
+    let out = if with_interfaces {
+        let Some(ns) = Ns::new(test) else { return };
+        ns.sh("ip link add va type veth peer name vb; ip link set va up; ip link set vb up");
+        ns.run(|| command.output())
+    } else {
+        command.output()
+    };
+    let out = out.expect("it runs");
     expect(&format!("{test}, {by:?}"), &out, &[0]);
+    told(&out.stdout);
 }
 
-/// Runs a test with the library preloaded.
-fn run(source: &'static str, test: &str) {
-    run_by(source, test, By::Preload);
+/// What a program says about tests that it leaves out.
+fn told(out: &[u8]) {
+    String::from_utf8_lossy(out).lines().filter(|l| l.starts_with("SKIP ")).for_each(|l| println!("{l}"));
 }
 
+/// The tests of a program, by their names in it: preloaded, linked, and linked with sanitizers.
 macro_rules! tests {
-    ($source:literal: $($test:ident)*) => {$(
-        #[test]
-        fn $test() {
-            run($source, stringify!($test));
+    ($module:ident: $source:literal, $config:expr; $($test:ident)*) => {
+        mod $module {
+            use super::*;
+
+            fn each(by: By) -> impl Fn(&'static str) {
+                move |test| run($source, test, by, $config)
+            }
+
+            mod preload {
+                $(#[test] fn $test() { super::each(super::By::Preload)(stringify!($test)); })*
+            }
+
+            mod linked {
+                $(#[test] fn $test() { super::each(super::By::Shared)(stringify!($test)); })*
+            }
+
+            mod sanitized {
+                $(#[test] fn $test() { super::each(super::By::Sanitized)(stringify!($test)); })*
+            }
+
+            #[test]
+            fn none_is_left_out() {
+                all_are_listed($source, &[$(stringify!($test)),*]);
+            }
         }
-    )*};
+    };
 }
 
-tests! { "doors_basic.c":
+/// Tests that need more than a broker: see below.
+const WITH_A_DRIVER: &[&str] = &[
+    "a_broker_that_dies",
+    "all_waits_end",
+    "all_requests_end",
+    "a_sync_by_the_broker_ends",
+    "kloop_of_a_broker_that_dies",
+    "s21_pipes_of_one_parent",
+];
+
+/// The tests that a program has are those that are run.
+fn all_are_listed(source: &'static str, tests: &[&str]) {
+    let Some(program) = program(source, By::Preload) else { return };
+    let out = Command::new(program).output().expect("it runs");
+    expect(source, &out, &[0]);
+    let text = String::from_utf8(out.stdout).expect("names");
+    let has: Vec<_> = text.lines().filter(|t| !WITH_A_DRIVER.contains(t)).collect();
+    assert_eq!(has, tests, "the tests of {source}");
+}
+
+tests! { basic: "doors_basic.c", "";
     two_ports_of_a_switch
     two_ends_of_a_pipe
     other_ways_to_open
@@ -85,7 +159,7 @@ tests! { "doors_basic.c":
     maps
 }
 
-tests! { "doors_semantics.c":
+tests! { semantics: "doors_semantics.c", "";
     s1_one_binding_per_descriptor
     s1_a_failed_bind_can_be_tried_again
     s2_slots_of_a_ring
@@ -108,7 +182,50 @@ tests! { "doors_semantics.c":
     s23_null_ports
 }
 
-tests! { "doors_life.c":
+tests! { switch: "doors_switch.c", "";
+    s11_the_pools_fit_into_the_memory
+    s11_a_swap_delivers_without_copying
+    s14_a_larger_offset_later_is_refused
+    s14_not_on_a_zero_copy_monitor
+    s17_headers_are_opaque_or_converted
+    s17_a_checksum_is_filled_in
+    s17_a_large_packet_is_cut
+    s17_headers_that_are_no_headers
+    s17_who_opens_must_accept_the_header
+    s18_a_persistent_port_lives_by_requests
+    s18_both_names_are_one_port
+    s18_a_detach_leaves_who_is_bound
+    s28_names_and_modes_that_are_refused
+    s28_syncs_and_maps_of_nothing
+    s28_requests_about_ports
+}
+
+tests! { attach: "doors_attach.c", "";
+    an_interface_on_a_switch
+    an_interface_on_a_switch_by_older_requests
+    a_persistent_port_on_two_switches
+    a_monitor_of_an_interface
+}
+
+tests! { monitor: "doors_monitor.c", "";
+    s22_a_copy_monitor_sees_what_was_sent
+    s22_it_sees_what_arrives_though_nobody_reads
+    s22_a_zero_copy_monitor_sees_what_is_released
+    s22_it_changes_the_buffer_of_the_slot
+    s22_sending_on_a_monitor_fails
+    s22_the_port_must_be_open
+    s22_a_full_monitor_holds_nobody_up
+    s22_a_monitor_without_its_port
+}
+
+tests! { nic: "doors_nic.c", "";
+    s24_frames_pass_both_ways
+    s24_the_device_says_how_many
+    s24_an_interface_that_is_down
+    s24_an_interface_that_is_removed
+}
+
+tests! { life: "doors_life.c", "";
     close_unbinds_at_once
     a_map_keeps_the_port
     copies_keep_the_port
@@ -118,13 +235,18 @@ tests! { "doors_life.c":
     close_loops
     closed_by_a_bare_system_call
     closefrom_closes_ports
-    a_descriptor_arrives
+    s10_a_descriptor_arrives
     over_exec
-    a_killed_process_is_gone
+    s10_a_killed_process_is_gone
     low_numbers_and_select
 }
 
-tests! { "doors_wait.c":
+tests! { server: "doors_server.c", "";
+    descriptors_outlive_their_server
+    later_receivers_go_on
+}
+
+tests! { wait: "doors_wait.c", "";
     foreign_files_in_one_poll
     signals_end_a_wait
     threads_on_one_descriptor
@@ -134,14 +256,18 @@ tests! { "doors_wait.c":
     epoll_of_many
 }
 
-tests! { "doors_ctrl.c":
+tests! { events: "doors_events.c", "";
+    no_edge_is_lost
+}
+
+tests! { ctrl: "doors_ctrl.c", "";
     order_of_checks
     option_list
-    offsets
+    s14_offsets_of_a_pipe
     older_requests
 }
 
-tests! { "doors_csb.c":
+tests! { csb: "doors_csb.c", "";
     csb_order_of_checks
     csb_at_register
     csb_values
@@ -159,7 +285,7 @@ tests! { "doors_csb.c":
     kloop_closed
 }
 
-tests! { "doors_extmem.c":
+tests! { extmem: "doors_extmem.c", "";
     extmem_is_the_region
     extmem_of_any_kind
     extmem_errors
@@ -171,16 +297,43 @@ tests! { "doors_extmem.c":
 }
 
 #[test]
+fn none_of_the_dying_is_left_out() {
+    all_are_listed("doors_dying.c", &[]);
+}
+
+/// Each section of the contract with lines to be tested has tests: those whose name begins with its number.
+#[test]
+fn no_section_of_the_contract_is_left_out() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let contract =
+        std::fs::read_to_string(here.join("../../docs/contract/semantics.md")).expect("the contract");
+    let texts = ["semantics", "switch", "monitor", "life", "ctrl", "nic"]
+        .map(|name| std::fs::read_to_string(here.join(format!("tests/doors_{name}.c"))).expect("its source"));
+    let mut sections = 0;
+    for section in contract.split("\n## ").filter(|s| s.contains("\n**T:**")) {
+        let number = section.split('.').next().expect("a number");
+        let start = format!("\t{{\"s{number}_");
+        assert!(texts.iter().any(|t| t.contains(&start)), "no test of section {number}");
+        sections += 1;
+    }
+    assert!(sections > 10, "{sections}");
+}
+
+const BOTH: [By; 2] = [By::Preload, By::Shared];
+
+#[test]
 fn s21_pipes_of_one_parent() {
     let config = "[tunables]\npriv_ring_num = 400\npriv_if_num = 100\n";
-    run_with("doors_semantics.c", "s21_pipes_of_one_parent", By::Preload, config);
+    for by in BOTH {
+        run("doors_semantics.c", "s21_pipes_of_one_parent", by, config);
+    }
 }
 
 #[test]
 fn nm_open_and_nmport_open_on_ports() {
     for by in [By::Shared, By::Static] {
         for test in ["nm_open_on_ports", "nmport_on_ports", "nmport_shares_memory", "nmport_in_a_file"] {
-            run_by("doors_library.c", test, by);
+            run("doors_library.c", test, by, "");
         }
     }
 }
@@ -224,42 +377,84 @@ fn ringway_run_preloads_the_library() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("no program ringway-nowhere in PATH"));
 }
 
+/// Kills the broker when the program says `ready`; if `asks`, stops it then, and kills it when the program says `asked`.
+fn run_and_kill(source: &'static str, test: &str, by: By, asks: bool) {
+    let Some(program) = program(source, by) else { return };
+    let mut broker = TestBroker::start("admit = \"all\"");
+    let mut command = command(&broker, &program, by, &[test]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let mut says = |what: &str| {
+        let mut line = String::new();
+        out.read_line(&mut line).expect("it speaks");
+        if line.trim() != what {
+            out.read_to_string(&mut line).expect("it speaks");
+            panic!("{test}, {by:?}: {line}");
+        }
+    };
+    says("ready");
+    if asks {
+        let pid = libc::pid_t::try_from(broker.pid()).expect("a pid");
+        // SAFETY: touches no memory.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGSTOP) }, 0);
+        writeln!(stdin, "stopped").expect("it listens");
+        says("asked");
+    }
+    broker.kill();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).expect("it speaks");
+    assert!(child.wait().expect("it ends").success(), "{test}, {by:?}: {rest}");
+}
+
 #[test]
 fn a_broker_that_dies() {
-    with_a_broker_that_dies("doors_wait.c", "a_broker_that_dies");
+    for by in BOTH {
+        run_and_kill("doors_wait.c", "a_broker_that_dies", by, false);
+    }
 }
 
 #[test]
 fn kloop_of_a_broker_that_dies() {
-    with_a_broker_that_dies("doors_csb.c", "kloop_of_a_broker_that_dies");
+    for by in BOTH {
+        run_and_kill("doors_csb.c", "kloop_of_a_broker_that_dies", by, false);
+    }
 }
 
-fn with_a_broker_that_dies(source: &'static str, test: &str) {
-    let Some(program) = program(source, By::Preload) else { return };
-    let mut broker = TestBroker::start("");
-    let mut command = command(&broker, &program, By::Preload, &[test]);
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
-    let mut out = BufReader::new(child.stdout.take().expect("piped"));
-    let mut line = String::new();
-    out.read_line(&mut line).expect("it speaks");
-    assert_eq!(line, "ready\n");
-    broker.kill();
-    let mut rest = String::new();
-    out.read_to_string(&mut rest).expect("it speaks");
-    assert!(child.wait().expect("it ends").success(), "{rest}");
+#[test]
+fn all_waits_end_when_the_broker_is_killed() {
+    for by in BOTH {
+        run_and_kill("doors_dying.c", "all_waits_end", by, false);
+    }
+}
+
+#[test]
+fn all_requests_end_when_the_broker_is_killed() {
+    for by in BOTH {
+        run_and_kill("doors_dying.c", "all_requests_end", by, true);
+    }
+}
+
+#[test]
+fn a_sync_by_the_broker_ends_when_it_is_killed() {
+    if root_or_skip("a_sync_by_the_broker_ends_when_it_is_killed") {
+        for by in BOTH {
+            run_and_kill("doors_dying.c", "a_sync_by_the_broker_ends", by, true);
+        }
+    }
 }
 
 #[test]
 fn linked_programs_have_the_doors_too() {
-    for by in [By::Shared, By::Static] {
+    for by in [By::Static, By::GccSanitized] {
         for test in ["two_ports_of_a_switch", "two_ends_of_a_pipe", "other_ways_to_open", "maps"] {
-            run_by("doors_basic.c", test, by);
+            run("doors_basic.c", test, by, "");
         }
         for test in ["csb_order_of_checks", "csb_at_register", "kloop_events"] {
-            run_by("doors_csb.c", test, by);
+            run("doors_csb.c", test, by, "");
         }
         for test in ["extmem_is_the_region", "extmem_errors", "extmem_is_shared"] {
-            run_by("doors_extmem.c", test, by);
+            run("doors_extmem.c", test, by, "");
         }
     }
 }

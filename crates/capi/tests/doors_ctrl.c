@@ -125,7 +125,7 @@ option_list(void)
 
 /* semantics.md 14: the offset of a sender travels along a pipe; what cannot be is refused, with a status. */
 static void
-offsets(void)
+s14_offsets_of_a_pipe(void)
 {
 	struct nmreq_opt_offsets o;
 	struct nmreq_header hdr;
@@ -216,7 +216,7 @@ older_requests(void)
 static const struct test tests[] = {
 	{"order_of_checks", order_of_checks},
 	{"option_list", option_list},
-	{"offsets", offsets},
+	{"s14_offsets_of_a_pipe", s14_offsets_of_a_pipe},
 	{"older_requests", older_requests},
 };
 

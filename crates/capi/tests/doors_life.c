@@ -267,7 +267,7 @@ closed_by_a_bare_system_call(void)
 }
 
 static void
-a_descriptor_arrives(void)
+s10_a_descriptor_arrives(void)
 {
 	int pair[2], status;
 	struct port a, b;
@@ -359,7 +359,7 @@ over_exec(void)
 }
 
 static void
-a_killed_process_is_gone(void)
+s10_a_killed_process_is_gone(void)
 {
 	int pair[2], status;
 	char byte;
@@ -424,26 +424,19 @@ static const struct test tests[] = {
 	{"close_loops", close_loops},
 	{"closed_by_a_bare_system_call", closed_by_a_bare_system_call},
 	{"closefrom_closes_ports", closefrom_closes_ports},
-	{"a_descriptor_arrives", a_descriptor_arrives},
+	{"s10_a_descriptor_arrives", s10_a_descriptor_arrives},
 	{"over_exec", over_exec},
-	{"a_killed_process_is_gone", a_killed_process_is_gone},
+	{"s10_a_killed_process_is_gone", s10_a_killed_process_is_gone},
 	{"low_numbers_and_select", low_numbers_and_select},
 };
 
 int
 main(int argc, char **argv)
 {
-	size_t i;
-
-	alarm(60);
 	if (argc == 6 && strncmp(argv[1], "inherited", 9) == 0) {
+		alarm(60);
 		inherited(argv, argv[1][9] != '\0');
 		return check_result();
 	}
-	for (i = 0; argc > 1 && i < ROWS(tests); i++)
-		if (strcmp(tests[i].name, argv[1]) == 0) {
-			tests[i].f();
-			return check_result();
-		}
-	return 2;
+	return run_tests(tests, ROWS(tests), argc, argv);
 }

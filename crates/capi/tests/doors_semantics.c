@@ -295,7 +295,7 @@ s15_limits_of_a_switch(void)
 	CHECK(request(fd, NETMAP_REQ_VALE_LIST, "vale1:a", &list, NULL) < 0 && errno == ENOENT);
 	CHECK(close(fd) == 0);
 	for (i = 0; i < 8; i++) {
-		char name[16];
+		char name[32];
 
 		snprintf(name, sizeof(name), "vale%d:x", i);
 		b[i] = open_port(name);

@@ -14,7 +14,6 @@ use crate::kring::{Kring, RingHandle, SyncOutcome, distance};
 use crate::layout::{Dir, Geometry, RegionLayout, RingShared, RingView};
 use crate::nic::{NicGrant, NicPath};
 use crate::pool::Shm;
-use crate::post::Asked;
 use crate::vale::{Known, Peer, PeerTable, Seat, ValeRx, ValeTx};
 use ringway_os::event::{Doorbell, LentBell};
 use ringway_os::mem::SharedRef;
@@ -148,7 +147,7 @@ pub trait PeerSource {
     /// Serves what was posted, where no worker does: in an engine without threads.
     fn serve(&mut self) {}
 
-    /// False once the registry's keeper is gone: nobody will serve what was posted.
+    /// False once whoever would serve it is gone for good.
     fn is_alive(&mut self) -> bool {
         true
     }
@@ -315,14 +314,7 @@ impl EndContext<'_> {
                 SyncOutcome::NeedPeer(index) => fetch_peer(self.grant, self.peers, index, source),
                 SyncOutcome::Brokered => {
                     let wait = !flags.contains(SyncFlags::POST);
-                    let mut ask = |asked| match asked {
-                        Asked::Serve => {
-                            source.serve();
-                            true
-                        }
-                        Asked::IsAlive => source.is_alive(),
-                    };
-                    let outcome = handle.sync_brokered(me, &self.grant.worker_bell, wait, &mut ask);
+                    let outcome = handle.sync_brokered(me, &self.grant.worker_bell, wait, source);
                     // Changed hands while we waited: what was posted and not done is for whoever serves it now.
                     if outcome != SyncOutcome::Brokered {
                         handle.stamp(flags);

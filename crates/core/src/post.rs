@@ -6,6 +6,7 @@
 
 use crate::kring::{BROKER, RingHandle, SyncOutcome, distance, forward};
 use crate::layout::{Dir, RingShared};
+use crate::lease::PeerSource;
 use ringway_abi::ring::NS_INDIRECT;
 use ringway_os::bytes::copy_from_user;
 use ringway_os::event::Doorbell;
@@ -21,17 +22,8 @@ const YIELDS: u32 = 50;
 const NAP: Duration = Duration::from_micros(20);
 /// Naps until the worker counts as stuck: two seconds.
 const NAPS: u32 = 40_000;
-/// Naps between two looks whether the broker is there: some milliseconds.
-const NAPS_PER_LOOK: u32 = 64;
-
-/// What a client that posts asks of those who know the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// Do what a worker would, where there is none.
-    Serve,
-    /// Say whether the broker is there.
-    IsAlive,
-}
+/// Naps from one look whether the broker lives to the next.
+const LOOK_EVERY: u32 = 64;
 
 impl RingShared {
     /// The worker has brought this ring packets or room: its owner looks again, and wakes up if it sleeps.
@@ -53,24 +45,18 @@ impl RingHandle {
         me: u32,
         worker: &Doorbell,
         wait: bool,
-        ask: &mut dyn FnMut(Asked) -> bool,
+        source: &mut dyn PeerSource,
     ) -> SyncOutcome {
         let state = &*self.shared.state;
         if state.post.lock.try_lock(me).is_err() {
             return SyncOutcome::Skipped;
         }
-        let outcome = self.post(me, worker, wait, ask);
+        let outcome = self.post(me, worker, wait, source);
         state.post.lock.unlock(me);
         outcome
     }
 
-    fn post(
-        &self,
-        me: u32,
-        worker: &Doorbell,
-        wait: bool,
-        ask: &mut dyn FnMut(Asked) -> bool,
-    ) -> SyncOutcome {
+    fn post(&self, me: u32, worker: &Doorbell, wait: bool, source: &mut dyn PeerSource) -> SyncOutcome {
         let state = &*self.shared.state;
         let hands = state.ack.hands.load();
         // What the worker brings after this look, a sleeper must look for once more.
@@ -97,9 +83,9 @@ impl RingHandle {
         if state.ack.sleep.take(u32::MAX) {
             worker.ring();
         }
-        ask(Asked::Serve);
-        if wait && !self.wait_for_ack(ticket, ask) {
-            // The broker hangs, or the caller has found it dead.
+        source.serve();
+        if wait && !self.wait_for_ack(ticket, source) {
+            // The broker is gone, or hangs.
             return SyncOutcome::Skipped;
         }
         if !self.is_brokered() || state.ack.hands.load() != hands {
@@ -140,8 +126,8 @@ impl RingHandle {
         if head < n && tail < n { distance(n, head, tail) } else { 0 }
     }
 
-    /// Until the post counts as acknowledged, or the ring is given back. False if neither happens.
-    fn wait_for_ack(&self, ticket: u32, ask: &mut dyn FnMut(Asked) -> bool) -> bool {
+    /// Until the post counts as acknowledged, or the ring is given back. False if neither happens: soon, if the broker is gone.
+    fn wait_for_ack(&self, ticket: u32, source: &mut dyn PeerSource) -> bool {
         let state = &*self.shared.state;
         // When a ring changes hands, what is posted counts as acknowledged, done or not: `hands` tells.
         let over = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0 || !self.is_brokered();
@@ -155,10 +141,13 @@ impl RingHandle {
             if over() {
                 return true;
             }
-            if i % NAPS_PER_LOOK == NAPS_PER_LOOK - 1 && !ask(Asked::IsAlive) {
+            if i < YIELDS {
+                ringway_os::sys::yield_now();
+            } else if i % LOOK_EVERY == 0 && !source.is_alive() {
                 return false;
+            } else {
+                ringway_os::sys::sleep(NAP);
             }
-            if i < YIELDS { ringway_os::sys::yield_now() } else { ringway_os::sys::sleep(NAP) }
         }
         false
     }

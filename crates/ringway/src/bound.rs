@@ -149,6 +149,10 @@ impl Pass<'_> {
     #[inline]
     fn sync(&self, ring: &mut impl Turn, flags: SyncFlags) -> Result<(), SyncError> {
         let outcome = self.outcome(ring, flags);
+        // It may have waited for a broker that is gone.
+        if outcome == SyncOutcome::Skipped && self.link.is_dead() {
+            return Err(SyncError::BrokerGone);
+        }
         settle(outcome, ring.ring().handle(), ring.ring().index())
     }
 

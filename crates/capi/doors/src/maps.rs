@@ -18,6 +18,9 @@ pub type Maps = BTreeMap<usize, (usize, Arc<Desc>)>;
 static MAPS: Mutex<Maps> = Mutex::new(BTreeMap::new());
 /// How many there are: none in most programs.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// No map was ever below, or reached above. Written before the program is told of a map, so whoever has its address sees them.
+static LOWEST: AtomicUsize = AtomicUsize::new(usize::MAX);
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
 
 /// The maps themselves, for who must hold them across fork.
 pub fn hold() -> MutexGuard<'static, Maps> {
@@ -53,9 +56,21 @@ pub fn forget(from: usize, len: usize) {
     drop(out);
 }
 
+/// Records a map.
+fn record(maps: &mut Maps, start: usize, end: usize, desc: Arc<Desc>) {
+    LOWEST.fetch_min(start, Relaxed);
+    HIGHEST.fetch_max(end, Relaxed);
+    maps.insert(start, (end, desc));
+    COUNT.store(maps.len(), Relaxed);
+}
+
 /// True if a range may hold maps of ours, and this process may say so.
-fn concerns() -> bool {
-    COUNT.load(Relaxed) > 0 && !table::is_inside() && !table::is_lent()
+fn concerns(from: usize, len: usize) -> bool {
+    COUNT.load(Relaxed) > 0
+        && from < HIGHEST.load(Relaxed)
+        && from.saturating_add(pages(len)) > LOWEST.load(Relaxed)
+        && !table::is_inside()
+        && !table::is_lent()
 }
 
 /// # Safety
@@ -79,7 +94,7 @@ unsafe fn map(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int
             }
             errno::set(Errno::ENODEV);
         }
-    } else if flags & libc::MAP_FIXED != 0 && concerns() {
+    } else if flags & libc::MAP_FIXED != 0 && concerns(mem as usize, len) {
         let _inside = Inside::enter();
         let out = cut(&mut hold(), mem as usize, (mem as usize).saturating_add(pages(len)));
         drop(out);
@@ -129,8 +144,7 @@ unsafe fn map_device(
     }
     let (start, end) = (mem as usize, mem as usize + pages(len));
     let old = cut(&mut maps, start, end);
-    maps.insert(start, (end, desc.clone()));
-    COUNT.store(maps.len(), Relaxed);
+    record(&mut maps, start, end, desc);
     drop(maps);
     drop(old);
     mem
@@ -171,7 +185,7 @@ pub unsafe extern "C" fn mmap64(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn munmap(at: *mut c_void, len: size_t) -> c_int {
     let from = at as usize;
-    if !concerns() || len == 0 || from != pages(from) {
+    if !concerns(from, len) || len == 0 || from != pages(from) {
         // SAFETY: as the caller promises.
         return unsafe { real::munmap(at, len) };
     }
@@ -198,7 +212,9 @@ pub unsafe extern "C" fn mremap(
     flags: c_int,
     to: *mut c_void,
 ) -> *mut c_void {
-    if !concerns() {
+    // A map of ours can be what moves (`old` 0: what is copied), or what is in the way.
+    let in_the_way = flags & libc::MREMAP_FIXED != 0 && concerns(to as usize, new);
+    if !concerns(at as usize, old.max(1)) && !in_the_way {
         // SAFETY: as the caller promises.
         return unsafe { real::mremap(at, old, new, flags, to) };
     }
@@ -224,9 +240,8 @@ pub unsafe extern "C" fn mremap(
         first
     };
     if let Some(desc) = moved {
-        maps.insert(landed, (landed + pages(new), desc));
+        record(&mut maps, landed, landed + pages(new), desc);
     }
-    COUNT.store(maps.len(), Relaxed);
     drop(maps);
     drop(out);
     mem

@@ -146,12 +146,16 @@ fn sleep_on(
     }
     let mut fds: Vec<pollfd> =
         sleepers.iter().map(|s| pollfd { fd: s.as_fd().as_raw_fd(), events: POLLIN, revents: 0 }).collect();
+    // Which of them have old wake-ups, in one call.
+    ppoll(&mut fds, Some(Duration::ZERO), core::ptr::null())?;
     fds.extend_from_slice(others);
     let mut futile = 0;
     loop {
         let mut ready = 0;
-        for ((member, sleeper), out) in members.iter().zip(&mut sleepers).zip(revents.iter_mut()) {
-            *out = member.news(sleeper.look());
+        for (((member, sleeper), fd), out) in
+            members.iter().zip(&mut sleepers).zip(&fds).zip(revents.iter_mut())
+        {
+            *out = member.news(if fd.revents == 0 { sleeper.look_unwoken() } else { sleeper.look() });
             ready += usize::from(*out != 0);
         }
         for (other, seen) in others.iter_mut().zip(&fds[members.len()..]) {

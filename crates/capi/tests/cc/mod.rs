@@ -18,7 +18,7 @@ pub struct Compiler {
     pub program: &'static str,
     pub lang: Lang,
     /// Flags for AddressSanitizer and UndefinedBehaviorSanitizer, if programs built so can run.
-    sanitize: &'static [&'static str],
+    pub sanitize: &'static [&'static str],
 }
 
 /// How a program is linked.

@@ -258,6 +258,10 @@ impl Registry {
         let port = self.port(id)?;
         let name = port.name.clone();
         let buf_size = self.region_of(port)?.region.layout.bufs.objsize;
+        if matches!(&port.kind, Kind::Monitor(watch) if watch.zcopy) {
+            let text = format!("{name}: a zero-copy monitor shows frames where they lie");
+            return Err(refuse(Errno::EOPNOTSUPP, text));
+        }
         let invalid = |text: String| refuse(Errno::EINVAL, format!("{name}: {text}"));
         let bits = match wish.nro_offset_bits {
             0 => 64,

@@ -36,6 +36,7 @@ use ringway_abi::wire::RINGWAY_LEND;
 use ringway_abi::{Errno, NETMAP_REQ_REGISTER, NicMode, nmreq_header, nmreq_register};
 use ringway_core::adapter::SyncFlags;
 use ringway_core::layout::Dir;
+use ringway_core::lease::GrantKind;
 use ringway_os::sock::Conn;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -206,17 +207,26 @@ impl Bound {
         self.link.hangup_fd()
     }
 
+    /// Whether a sync ioctl tells an error. Source: semantics.md 3, 4; of a monitor whose port is gone: 22.
+    fn tells(&self, error: &SyncError) -> bool {
+        match error {
+            SyncError::BrokerGone => true,
+            SyncError::Stopped => !matches!(self.grant().kind, GrantKind::Monitor),
+            _ => false,
+        }
+    }
+
     /// NIOCTXSYNC: syncs all bound TX rings. One that another thread syncs is skipped; one with a bad head or cur is put right, and
     /// that is no error.
     ///
     /// Source: abi.md 10.
     ///
     /// # Errors
-    /// EIO (Stopped) if a ring's interface is gone, ENXIO (BrokerGone) if the broker is. The other rings are synced all the same. EBUSY in CSB
-    /// mode.
+    /// EIO (Stopped) if a ring's interface is gone (not so for a monitor's port), ENXIO (BrokerGone) if the broker is. The other rings are synced all the same.
+    /// EBUSY in CSB mode.
     pub fn txsync(&self) -> Result<(), SyncError> {
         self.not_csb()?;
-        self.sync_all(Dir::Tx, SyncFlags::FORCE, |e| *e == SyncError::Stopped)
+        self.sync_all(Dir::Tx, SyncFlags::FORCE, |e| self.tells(e))
     }
 
     /// NIOCRXSYNC: as [`Bound::txsync`], for all bound RX rings.
@@ -225,7 +235,7 @@ impl Bound {
     /// As [`Bound::txsync`].
     pub fn rxsync(&self) -> Result<(), SyncError> {
         self.not_csb()?;
-        self.sync_all(Dir::Rx, SyncFlags::FORCE | SyncFlags::TIMESTAMP, |e| *e == SyncError::Stopped)
+        self.sync_all(Dir::Rx, SyncFlags::FORCE | SyncFlags::TIMESTAMP, |e| self.tells(e))
     }
 
     #[inline]

@@ -121,6 +121,12 @@ impl Sleeper<'_> {
         revents(self.events, &looked) | if taken.is_err() { POLLERR } else { 0 }
     }
 
+    /// As [`Sleeper::look`], for who has just found its fd not to be readable, so that there are no old wake-ups: no system call.
+    #[must_use]
+    pub fn look_unwoken(&self) -> i16 {
+        revents(self.events, &self.bound.look(interest(self.events), 1))
+    }
+
     /// Asks for a wake-up, after [`Sleeper::look`] found nothing. True if something has moved meanwhile: look again instead of
     /// sleeping (not for ever without giving way: another thread may have to finish first).
     #[must_use]

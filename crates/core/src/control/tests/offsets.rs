@@ -135,6 +135,19 @@ fn abi_8_every_option_gets_its_status() {
 }
 
 #[test]
+fn s14_zero_copy_monitors_take_none() {
+    let mut r = registry();
+    r.register(ME, "x{1", &all()).unwrap();
+    for (flags, outcome) in [(NR_ZCOPY_MON, Some(Errno::EOPNOTSUPP)), (NR_MONITOR_TX, None)] {
+        let req = nmreq_register { nr_flags: flags, ..all() };
+        let mut options = [wish(0, 64, 0)];
+        let got = r.register_with(ME, "x{1", &req, &mut options).err().map(|e| e.errno);
+        assert_eq!(got, outcome);
+        assert_eq!(options[0].nro_status, outcome.map_or(0, |e| e.0 as u32));
+    }
+}
+
+#[test]
 fn s14_null_ports_show_offsets() {
     let mut w = World::new();
     let a = open(&mut w, ME, "vale0:a", None);
