@@ -6,12 +6,13 @@
 //! shrinks to nothing while they are long. (The rule is that of halt polling in KVM.)
 
 use ringway_os::sys::{monotonic_nanos, run_delay_nanos, yield_now};
-use std::sync::OnceLock;
 
 /// Longest time to look on: until a peer that sleeps on another processor is awake and has worked, where processors are virtual.
 const MAX_SPIN_NANOS: u64 = 50_000;
 /// Time to look on at first, and again after the first short sleep.
 const FIRST_SPIN_NANOS: u64 = 10_000;
+/// A sleep that is over sooner, and brings a batch, is one of two who keep each other asleep.
+const MAX_BATCH_SLEEP_NANOS: u64 = 200_000;
 /// Less is not worth the while.
 const MIN_SPIN_NANOS: u64 = 2_000;
 /// Looks between two looks at the clock.
@@ -47,12 +48,6 @@ impl Default for Spinner {
     }
 }
 
-/// True if there is a processor for the far side besides ours.
-pub(crate) fn has_several_cpus() -> bool {
-    static SEVERAL: OnceLock<bool> = OnceLock::new();
-    *SEVERAL.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() > 1))
-}
-
 impl Spinner {
     /// Looks on until `moved`, but not past `deadline`; `now` is the time. `together`: the far side last ran on our own processor. Returns
     /// what `moved` said last.
@@ -61,12 +56,9 @@ impl Spinner {
             self.resting -= 1;
             return moved();
         }
-        // Packets at long intervals: no look, and no yields, which would put us behind the sender when it wakes us.
-        if self.spin_nanos == 0 {
-            return moved();
-        }
         if together {
-            return self.take_turns(moved, now, deadline);
+            // Packets at long intervals: no yields, which would put us behind the sender when it wakes us.
+            return if self.spin_nanos == 0 { moved() } else { self.take_turns(moved, now, deadline) };
         }
         let end = deadline.min(now.saturating_add(self.spin_nanos));
         let mut clock = now;
@@ -97,9 +89,15 @@ impl Spinner {
         }
     }
 
-    /// A wait that slept is over, `nanos` after it began.
-    pub fn slept(&mut self, nanos: u64) {
-        if nanos <= MAX_SPIN_NANOS {
+    /// The last look brought a batch: that pays for any look, and for a wake-up less.
+    pub fn brought_batch(&mut self) {
+        self.dear = 0;
+    }
+
+    /// A wait that slept is over, `nanos` after it began. `batch`: it brought a batch. Two who exchange batches and both sleep in between
+    /// wait for two wake-ups.
+    pub fn slept(&mut self, nanos: u64, batch: bool) {
+        if nanos <= MAX_SPIN_NANOS || batch && nanos <= MAX_BATCH_SLEEP_NANOS {
             self.spin_nanos = (2 * self.spin_nanos).clamp(FIRST_SPIN_NANOS, MAX_SPIN_NANOS);
         } else if self.spin_nanos > 0 && !self.was_late(nanos) {
             self.spin_nanos = if self.spin_nanos < 2 * MIN_SPIN_NANOS { 0 } else { self.spin_nanos / 2 };
@@ -144,14 +142,14 @@ mod tests {
     fn short_sleeps_lengthen_the_look_and_long_ones_end_it() {
         let mut s = Spinner::default();
         for _ in 0..10 {
-            s.slept(MAX_SPIN_NANOS / 2);
+            s.slept(MAX_SPIN_NANOS / 2, false);
         }
         assert_eq!(s.spin_nanos, MAX_SPIN_NANOS);
         for _ in 0..10 {
-            s.slept(1_000_000);
+            s.slept(1_000_000, true);
         }
         assert_eq!(s.spin_nanos, 0);
-        s.slept(1_000);
+        s.slept(1_000, false);
         assert_eq!(s.spin_nanos, FIRST_SPIN_NANOS);
     }
 
@@ -164,6 +162,20 @@ mod tests {
         assert_eq!(s.resting, 0);
         s.found(DEAR_NANOS);
         assert_eq!(s.resting, REST);
+    }
+
+    #[test]
+    fn batches_are_looked_for() {
+        let mut s = Spinner::default();
+        for _ in 0..2 * MAX_DEAR {
+            s.found(DEAR_NANOS);
+            s.brought_batch();
+        }
+        assert_eq!(s.resting, 0);
+        for _ in 0..10 {
+            s.slept(2 * MAX_SPIN_NANOS, true);
+        }
+        assert_eq!(s.spin_nanos, MAX_SPIN_NANOS);
     }
 
     #[test]

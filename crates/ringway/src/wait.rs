@@ -5,7 +5,7 @@
 
 use crate::bound::Bound;
 use crate::error::SyncError;
-use crate::spin::{Spinner, has_several_cpus};
+use crate::spin::Spinner;
 use ringway_core::kring::distance;
 use ringway_core::layout::Dir;
 use ringway_core::lease::EndRing;
@@ -64,6 +64,8 @@ impl Ready {
     }
 }
 
+/// So many slots in one wait are worth more than what it cost.
+const BATCH: u32 = 64;
 /// Syncs in vain, with the far side saying that it moved, before we give way; and before we sleep.
 pub(crate) const FUTILE_YIELD: u32 = 4;
 pub(crate) const FUTILE_SLEEP: u32 = 256;
@@ -124,7 +126,7 @@ impl Watch {
         if let Some(fd) = bound.link.hangup_fd() {
             epoll.add(fd, HANGUP, edge | EventFlags::RDHUP)?;
         }
-        let has_device = device_rings(bound, interest).any(|(_, ring)| ring.with_wake_fd(|_| ()).is_some());
+        let has_device = rings_of(bound, interest).any(|(_, ring)| ring.with_wake_fd(|_| ()).is_some());
         Ok(Watch { of, interest, epoll, device: has_device.then(AtomicBool::default) })
     }
 
@@ -138,7 +140,7 @@ impl Watch {
         if self.device.as_ref().is_none_or(|on| on.swap(true, Relaxed)) {
             return Ok(false);
         }
-        for (dir, ring) in device_rings(bound, self.interest) {
+        for (dir, ring) in rings_of(bound, self.interest) {
             let events = if dir == Dir::Rx { EventFlags::IN } else { EventFlags::OUT };
             ring.with_wake_fd(|fd| add_device(&self.epoll, fd, events | EventFlags::ET)).transpose()?;
         }
@@ -148,7 +150,7 @@ impl Watch {
     /// The other way.
     pub fn leave_device(&self, bound: &Bound) {
         if self.device.as_ref().is_some_and(|on| on.swap(false, Relaxed)) {
-            for (_, ring) in device_rings(bound, self.interest) {
+            for (_, ring) in rings_of(bound, self.interest) {
                 // Both rings of a pair may name one socket: it is gone the second time.
                 ring.with_wake_fd(|fd| self.epoll.remove(fd).ok());
             }
@@ -185,8 +187,8 @@ impl AsFd for Watch {
     }
 }
 
-/// Rings of interest that may have a socket.
-fn device_rings(bound: &Bound, interest: Interest) -> impl Iterator<Item = (Dir, &EndRing)> {
+/// Bound rings of interest.
+fn rings_of(bound: &Bound, interest: Interest) -> impl Iterator<Item = (Dir, &EndRing)> {
     let of = |dir| bound.end.bound(dir).iter().map(move |ring| (dir, ring));
     of(Dir::Rx).chain(of(Dir::Tx)).filter(move |(dir, _)| interest.has(*dir))
 }
@@ -282,6 +284,7 @@ impl Bound {
         let mut now = start;
         let mut futile = 0;
         loop {
+            let mut slept_nanos = None;
             let found = self.look_on(&mut kit.spinner, interest, min, now, deadline);
             if !found {
                 let looked = self.watch_device(kit, wish).unwrap_or_else(Looked::failed);
@@ -302,7 +305,7 @@ impl Bound {
                 let left = (deadline != u64::MAX).then(|| Duration::from_nanos(deadline.saturating_sub(now)));
                 let watch = kit.watch(self, wish.watch).cloned();
                 let slept = watch.and_then(|w| w.take(self, &mut kit.events, left));
-                kit.spinner.slept(monotonic_nanos() - now);
+                slept_nanos = Some(monotonic_nanos() - now);
                 match slept {
                     Ok(true) => {}
                     Ok(false) if wish.on_signal && monotonic_nanos() < deadline => return Waited::Signal,
@@ -311,6 +314,12 @@ impl Bound {
                 }
             }
             let looked = self.look(interest, min);
+            let batch = rings_of(self, interest).any(|(_, ring)| is_ready(ring, BATCH));
+            match slept_nanos {
+                Some(nanos) => kit.spinner.slept(nanos, batch),
+                None if batch => kit.spinner.brought_batch(),
+                None => {}
+            }
             if !looked.is_empty() {
                 return Waited::Over(looked);
             }
@@ -344,7 +353,7 @@ impl Bound {
         let rings = |dir| self.end.bound(dir).iter().filter(move |_| interest.has(dir));
         let all = rings(Dir::Rx).chain(rings(Dir::Tx));
         let peer = all.map(EndRing::peer_cpu).find(|cpu| *cpu != 0).unwrap_or(0);
-        peer == this_cpu_plus_1() || !has_several_cpus()
+        peer == this_cpu_plus_1()
     }
 
     /// What is ready without a sync.

@@ -285,7 +285,7 @@ impl RunningLoop<'_> {
             }
             futile = 0;
             watch.take(self.bound, &mut kit.events, Some(LONGEST_WAIT))?;
-            kit.spinner.slept(monotonic_nanos() - now);
+            kit.spinner.slept(monotonic_nanos() - now, false);
         }
         Ok(())
     }
