@@ -40,18 +40,25 @@ pub(crate) struct Spinner {
     resting: u32,
     /// Time that this thread has waited for a processor, when we last asked.
     delay: u64,
+    /// The last sleep, to be learned from: nanoseconds, and whether it brought a batch. The question to the system takes as long as a
+    /// wake-up, so it is asked before the next wait, not when a packet has just come.
+    slept: Option<(u64, bool)>,
 }
 
 impl Default for Spinner {
     fn default() -> Self {
-        Spinner { spin_nanos: FIRST_SPIN_NANOS, dear: 0, resting: 0, delay: 0 }
+        Spinner { spin_nanos: FIRST_SPIN_NANOS, dear: 0, resting: 0, delay: 0, slept: None }
     }
 }
 
 impl Spinner {
     /// Looks on until `moved`, but not past `deadline`; `now` is the time. `together`: the far side last ran on our own processor. Returns
     /// what `moved` said last.
-    pub fn spin(&mut self, together: bool, moved: impl Fn() -> bool, now: u64, deadline: u64) -> bool {
+    pub fn spin(&mut self, together: bool, moved: impl Fn() -> bool, mut now: u64, deadline: u64) -> bool {
+        if let Some((nanos, batch)) = self.slept.take() {
+            self.learn(nanos, batch);
+            now = monotonic_nanos();
+        }
         if self.resting > 0 {
             self.resting -= 1;
             return moved();
@@ -97,6 +104,10 @@ impl Spinner {
     /// A wait that slept is over, `nanos` after it began. `batch`: it brought a batch. Two who exchange batches and both sleep in between
     /// wait for two wake-ups.
     pub fn slept(&mut self, nanos: u64, batch: bool) {
+        self.slept = Some((nanos, batch));
+    }
+
+    fn learn(&mut self, nanos: u64, batch: bool) {
         if nanos <= MAX_SPIN_NANOS || batch && nanos <= MAX_BATCH_SLEEP_NANOS {
             self.spin_nanos = (2 * self.spin_nanos).clamp(FIRST_SPIN_NANOS, MAX_SPIN_NANOS);
         } else if self.spin_nanos > 0 && !self.was_late(nanos) {
@@ -142,14 +153,14 @@ mod tests {
     fn short_sleeps_lengthen_the_look_and_long_ones_end_it() {
         let mut s = Spinner::default();
         for _ in 0..10 {
-            s.slept(MAX_SPIN_NANOS / 2, false);
+            s.learn(MAX_SPIN_NANOS / 2, false);
         }
         assert_eq!(s.spin_nanos, MAX_SPIN_NANOS);
         for _ in 0..10 {
-            s.slept(1_000_000, true);
+            s.learn(1_000_000, true);
         }
         assert_eq!(s.spin_nanos, 0);
-        s.slept(1_000, false);
+        s.learn(1_000, false);
         assert_eq!(s.spin_nanos, FIRST_SPIN_NANOS);
     }
 
@@ -173,7 +184,7 @@ mod tests {
         }
         assert_eq!(s.resting, 0);
         for _ in 0..10 {
-            s.slept(2 * MAX_SPIN_NANOS, true);
+            s.learn(2 * MAX_SPIN_NANOS, true);
         }
         assert_eq!(s.spin_nanos, MAX_SPIN_NANOS);
     }
