@@ -16,9 +16,10 @@ use ringway_os::ring::SlotWord;
 use ringway_os::state::RingState;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-pub use ringway_os::words::BROKER;
+/// The number that the broker holds locks under; attachments have higher ones.
+pub const BROKER: u32 = 1;
 /// The number under which the broker holds the lock of a dead process for a moment, to repair what is behind it.
-pub const REPAIR: u32 = u32::MAX >> 1;
+pub const REPAIR: u32 = u32::MAX;
 
 /// Steps from `from` forward to `to` in a ring of `n` slots; both in range. Wraps by comparison, not by mask: a netmap ring
 /// size need not be a power of two.
@@ -151,7 +152,7 @@ impl RingHandle {
         }
         let outcome = self.sync_locked(driver, me, flags);
         if !state.sync.lock.unlock(me) {
-            // The broker has taken the ring over from us.
+            // The broker took the ring over while we were stopped.
             return SyncOutcome::Brokered;
         }
         outcome

@@ -280,13 +280,6 @@ impl Backend for Binding {
     }
 
     fn serve(&self) {
-        let mut jobs = self.engine.jobs();
-        if jobs.late().have_some_come() {
-            drop(jobs);
-            let registry = self.engine.lock();
-            jobs = self.engine.jobs();
-            registry.refresh_jobs(&mut jobs);
-        }
-        jobs.run();
+        self.engine.jobs().run();
     }
 }

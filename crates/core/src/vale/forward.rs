@@ -67,8 +67,6 @@ enum Stop {
     End,
     /// At `hwcur`: a slot that it does not handle.
     Rest,
-    /// At `hwcur`: the broker has the receiver, and goes on from here.
-    Brokered,
 }
 
 impl ValeTx {
@@ -166,10 +164,6 @@ impl ValeTx {
         };
         let mut open = match Open::lock(seat, peer, ring, kring.me, &mut self.waited) {
             Ok(open) => open,
-            Err(Closed::Brokered) => {
-                commit_only(kring, at, &mut tally);
-                return Ok(Stop::Brokered);
-            }
             Err(_) => {
                 commit_only(kring, at, &mut tally);
                 return Ok(Stop::Rest);
@@ -213,7 +207,7 @@ impl ValeTx {
                 break;
             }
             let len = word.len();
-            let mut verdict = if word.buf_idx() < FIRST_BUF_IDX || u32::from(len) > buf_size {
+            let verdict = if word.buf_idx() < FIRST_BUF_IDX || u32::from(len) > buf_size {
                 Some(Drop::BadSlot)
             } else if let Some((w0, w1)) = bufs.first_words(word.buf_idx()) {
                 if len < ETH_HEADER_BYTES {
@@ -238,14 +232,10 @@ impl ValeTx {
             } else {
                 Some(Drop::BadSlot)
             };
-            if verdict.is_none() && open.space == 0 && !open.make_room(kring, at, &mut tally, &mut waited) {
-                if open.is_brokered() {
-                    stop = Stop::Brokered;
-                    break;
-                }
-                verdict = Some(Drop::ReceiverFull);
-            }
             let verdict = verdict.or_else(|| {
+                if open.space == 0 && !open.make_room(kring, at, &mut tally, &mut waited) {
+                    return Some(Drop::ReceiverFull);
+                }
                 let to = open.tail as usize;
                 let (Some(d), Some(m)) = (desc.get(to), mirror.get(to)) else { return Some(Drop::BadSlot) };
                 if !bufs.copy_frame(word.buf_idx(), &peer.bufs, m.load(Relaxed), usize::from(len)) {
@@ -278,10 +268,6 @@ impl RingDriver for ValeTx {
         self.waited = Waited::default();
         let plain = self.seat.page.hdr_lens[usize::from(self.seat.index)].load(Relaxed) == 0;
         while kring.hwcur != kring.rhead {
-            // The broker waits for the ring: the rest is for its worker.
-            if kring.handle.shared.state.sync.lock.is_claimed() && !self.scratch.skipping {
-                break;
-            }
             if self.seat.page.generations[usize::from(self.seat.index)].load(Relaxed) != self.seat.generation
             {
                 drop_unattached(kring);
@@ -294,9 +280,6 @@ impl RingDriver for ValeTx {
             } else {
                 Stop::Rest
             };
-            if let Stop::Brokered = rest {
-                break;
-            }
             if let Stop::Rest = rest {
                 // A whole chunk again, so that a packet is only cut if it has too many slots.
                 let chunk = distance(n, kring.hwcur, kring.rhead).min(CHUNK_SLOTS);
@@ -308,7 +291,7 @@ impl RingDriver for ValeTx {
             }
         }
         // A switch takes everything: the ring is free again.
-        kring.hwtail = prev(n, kring.hwcur);
+        kring.hwtail = prev(n, kring.rhead);
         self.cpus.0 = ringway_os::sys::this_cpu_plus_1();
         kring.handle.shared.state.owner.cpu.store(self.cpus.0, Relaxed);
         Ok(())
