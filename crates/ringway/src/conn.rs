@@ -1,4 +1,4 @@
-//! The connection to a broker: finding one, starting one, asking it.
+//! The connection to a broker: finding one, asking it.
 //!
 //! A [`Session`] is a netmap descriptor: one connection, which any process that holds a copy of it may use. Each request brings its
 //! own reply socket. Beside it each process has one attachment per broker, under whose number it holds locks; a forked child finds
@@ -6,6 +6,7 @@
 
 use crate::attach::{Attachment, BrokerId};
 use crate::error::OpenError;
+use crate::launch::start_broker;
 use ringway_abi::wire::{self, Kind};
 use ringway_abi::{
     Errno, NETMAP_API, NETMAP_REQ_REGISTER, NicMode, c_name_field, nmreq_header, nmreq_register,
@@ -17,12 +18,10 @@ use ringway_core::place::{self, Place};
 use ringway_os::mem::Memfd;
 use ringway_os::sock::{self, Conn, Message};
 use ringway_os::sys::{euid, hung_up, wait_readable};
-use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -485,57 +484,6 @@ fn try_place(place: &Place, uid: u32) -> Result<Option<Broker>, OpenError> {
     }
     let Ok(conn) = Conn::connect_named(&place.socket, NAME) else { return Ok(None) };
     Broker::on(conn, Some(place), uid).map(Some)
-}
-
-/// Where the program that runs a broker may be, in order.
-fn programs() -> Vec<PathBuf> {
-    let mut out = vec![];
-    if let Some(named) = std::env::var_os("RINGWAYD").filter(|v| !v.is_empty()) {
-        return vec![named.into()];
-    }
-    let names = ["ringwayd", "ringway"];
-    if let Ok(exe) = std::env::current_exe() {
-        for dir in exe.ancestors().skip(1).take(2) {
-            out.extend(names.map(|n| dir.join(n)));
-            out.push(dir.join("libexec/ringwayd"));
-        }
-    }
-    out.push("/usr/libexec/ringwayd".into());
-    out.push("/usr/local/libexec/ringwayd".into());
-    let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin"));
-    for dir in std::env::split_paths(&path) {
-        out.extend(names.map(|n| dir.join(n)));
-    }
-    out
-}
-
-/// Starts a broker at `place` and waits until it says that it is ready.
-fn start_broker(place: &Place, uid: u32) -> Result<(), OpenError> {
-    let Some(program) = programs().into_iter().find(|p| p.is_file()) else {
-        let text = "no program `ringwayd` or `ringway` beside this one, in libexec or in PATH: install one, or name it in RINGWAYD";
-        return Err(OpenError::NoBroker(text.into()));
-    };
-    place::make_folder(place, uid).map_err(|e| {
-        OpenError::NoBroker(format!("cannot make the folder of {}: {e}", place.socket.display()))
-    })?;
-    let mut command = Command::new(&program);
-    if program.file_name().is_some_and(|n| n == "ringway") {
-        command.args(["broker", "run"]);
-    }
-    command.arg("--background").arg("--socket").arg(&place.socket);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let fail = |e: io::Error| OpenError::NoBroker(format!("cannot start {}: {e}", program.display()));
-    let mut child = command.spawn().map_err(fail)?;
-    let mut line = String::new();
-    if let Some(out) = child.stdout.take() {
-        BufReader::new(out).read_line(&mut line).map_err(fail)?;
-    }
-    child.wait().map_err(fail)?;
-    match line.trim() {
-        "ready" => Ok(()),
-        "" => Err(OpenError::NoBroker(format!("{} ended at once", program.display()))),
-        text => Err(OpenError::NoBroker(text.to_owned())),
-    }
 }
 
 impl Session {

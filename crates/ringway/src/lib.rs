@@ -41,6 +41,7 @@ mod attach;
 mod conn;
 mod error;
 mod extmem;
+mod launch;
 mod session;
 #[macro_use]
 mod view;
