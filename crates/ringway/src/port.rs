@@ -70,13 +70,13 @@ impl Port {
     /// The binding counts as shared: its rings take no part in swaps, and extra buffers stay with whoever opened the port.
     ///
     /// ```no_run
-    /// # fn receive_fd(_: &std::os::unix::net::UnixStream) -> std::os::fd::OwnedFd { unimplemented!() }
-    /// # let socket = std::os::unix::net::UnixStream::pair()?.0;
-    /// let fd: std::os::fd::OwnedFd = receive_fd(&socket); // recvmsg, with the means of your choice
-    /// let mut port = ringway::Port::adopt(fd)?;
-    /// port.rxsync()?;
-    /// println!("{} packets are there", port.rx(0).len());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// /// `fd` came by recvmsg, with the means of your choice.
+    /// fn go_on(fd: std::os::fd::OwnedFd) -> Result<(), Box<dyn std::error::Error>> {
+    ///     let mut port = ringway::Port::adopt(fd)?;
+    ///     port.rxsync()?;
+    ///     println!("{} packets are there", port.rx(0).len());
+    ///     Ok(())
+    /// }
     /// ```
     ///
     /// # Errors

@@ -259,6 +259,7 @@ impl RunningLoop<'_> {
         let mut futile = 0;
         while !self.word.wants_stop() {
             if self.pass(lines)? {
+                watch.leave_device(self.bound);
                 futile = 0;
                 continue;
             }
@@ -284,6 +285,11 @@ impl RunningLoop<'_> {
                 continue;
             }
             futile = 0;
+            if watch.watch_device(self.bound).map_err(SyncError::from)? {
+                // What sockets say at first are old edges.
+                watch.take(self.bound, &mut kit.events, Some(Duration::ZERO))?;
+                continue;
+            }
             watch.take(self.bound, &mut kit.events, Some(LONGEST_WAIT))?;
             kit.spinner.slept(monotonic_nanos() - now, false);
         }
