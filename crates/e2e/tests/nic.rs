@@ -2,11 +2,12 @@
 #![allow(missing_docs)]
 #![forbid(unsafe_code)]
 
-use ringway::{Errno, Interest, Netmap, Port, SyncError};
+use ringway::{Csb, Errno, Interest, LoopConfig, Netmap, Port, RingEvents, SyncError};
 use ringway_e2e::ns::{Ns, Pair};
 use ringway_e2e::udp::{exchange, udp_frame, udp_payload};
 use ringway_e2e::{TestBroker, root_or_skip};
 use ringway_os::bpf::{XdpProgram, XskMap};
+use rustix::event::{EventfdFlags, eventfd};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
@@ -117,6 +118,46 @@ fn a_sleeping_receiver_is_woken_by_a_frame() {
             }
         });
     }
+}
+
+#[test]
+fn a_sync_loop_that_sleeps_is_woken_by_a_frame() {
+    let Some((_guard, pair, broker)) = start("a_sync_loop_that_sleeps_is_woken_by_a_frame", 1) else {
+        return;
+    };
+    pair.a.run(|| {
+        let mut port = broker.netmap().open("netmap:va").unwrap();
+        let csb = Csb::create(2).unwrap().0;
+        port.enter_csb(&csb).unwrap();
+        let event = || Some(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+        let rings: Vec<_> = (0..2).map(|_| RingEvents { kick: event(), notify: event() }).collect();
+        let kick = rings[1].kick.as_ref().unwrap().try_clone().unwrap();
+        let config = LoopConfig { events: rings, ..LoopConfig::default() };
+        let stopper = port.loop_stopper();
+        std::thread::scope(|s| {
+            let running = s.spawn(|| port.run_csb_loop(&csb, config));
+            let socket = pair.b.run(|| UdpSocket::bind("10.77.0.2:0").unwrap());
+            let tail = || csb.kern()[1].positions().1;
+            let late = (0..20).find(|_| {
+                // Time to fall asleep, and to take what the hosts say of themselves.
+                std::thread::sleep(Duration::from_millis(20));
+                let before = tail();
+                csb.app()[1].publish(before, before);
+                rustix::io::write(&kick, &1_u64.to_ne_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                let (begin, before) = (Instant::now(), tail());
+                socket.send_to(b"wake up", "10.77.0.1:9000").unwrap();
+                // The loop itself looks after three seconds.
+                while tail() == before && begin.elapsed() < Duration::from_secs(1) {
+                    std::thread::yield_now();
+                }
+                tail() == before
+            });
+            stopper.stop();
+            assert_eq!(running.join().unwrap(), Ok(()));
+            assert_eq!(late, None, "a frame that woke nobody");
+        });
+    });
 }
 
 #[test]
