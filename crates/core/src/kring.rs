@@ -16,10 +16,9 @@ use ringway_os::ring::SlotWord;
 use ringway_os::state::RingState;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-/// The number that the broker holds locks under; attachments have higher ones.
-pub const BROKER: u32 = 1;
+pub use ringway_os::words::BROKER;
 /// The number under which the broker holds the lock of a dead process for a moment, to repair what is behind it.
-pub const REPAIR: u32 = u32::MAX;
+pub const REPAIR: u32 = u32::MAX >> 1;
 
 /// Steps from `from` forward to `to` in a ring of `n` slots; both in range. Wraps by comparison, not by mask: a netmap ring
 /// size need not be a power of two.
@@ -152,7 +151,7 @@ impl RingHandle {
         }
         let outcome = self.sync_locked(driver, me, flags);
         if !state.sync.lock.unlock(me) {
-            // The broker took the ring over while we were stopped.
+            // The broker has taken the ring over from us.
             return SyncOutcome::Brokered;
         }
         outcome

@@ -52,7 +52,7 @@ pub enum Drop {
     BadHeader = 20,
     /// An indirect payload could not be read.
     Indirect = 21,
-    /// The batch of a process that was killed or stopped inside a sync.
+    /// The batch of a process that was killed inside a sync.
     Interrupted = 22,
     /// The interface did not take it.
     Device = 23,

@@ -103,6 +103,7 @@ impl Server {
         let mut idle_since = Some(Instant::now());
         while !self.stopping {
             let timeout = idle_since.map(|t| IDLE_BEFORE_END.saturating_sub(t.elapsed()));
+            let timeout = timeout.into_iter().chain(self.worker.next_look()).min();
             let got: Vec<(u64, EventFlags)> = self.epoll.wait(&mut events, timeout)?.to_vec();
             // The dead first: who asks for what they had must find it free.
             let (ended, alive): (Vec<_>, Vec<_>) = got
@@ -111,6 +112,7 @@ impl Server {
             for (t, f) in ended.into_iter().chain(alive) {
                 self.event(t, f);
             }
+            self.worker.look(&self.registry);
             let used = !self.sessions.is_empty() || self.registry.has_persistent() || self.config.stay;
             idle_since = if used { None } else { idle_since.or_else(|| Some(Instant::now())) };
             if idle_since.is_some_and(|t| t.elapsed() >= IDLE_BEFORE_END) && !self.anybody_left()? {

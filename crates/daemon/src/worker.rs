@@ -5,14 +5,14 @@
 //! own, see `polling`.
 
 use crate::polling::Pollers;
-use ringway_core::control::{Asker, Jobs, RegionAudit, Registry};
+use ringway_core::control::{Asker, Jobs, LateRings, RegionAudit, Registry};
 use ringway_core::pump::Pump;
 use ringway_os::event::{Doorbell, Epoll, EventBuf, EventFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rounds without work before the worker sleeps: about as long as a sleep and a wake-up cost.
 const IDLE_ROUNDS: u32 = 400;
@@ -22,6 +22,9 @@ const LOOK_AROUND: Duration = Duration::from_millis(500);
 const STUCK_NAP: Duration = Duration::from_millis(1);
 /// Looks in vain before that is left to the next look around.
 const STUCK_NAPS: u32 = 50;
+/// How soon to look whether a process has handed its ring over: an eighth of the time for which it has not, within these bounds.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 struct Shared {
@@ -41,6 +44,10 @@ pub struct Worker {
     /// Sockets of interfaces that are watched now.
     devices: Vec<Arc<OwnedFd>>,
     runs: bool,
+    /// Rings that processes have not handed over yet.
+    late: LateRings,
+    /// Since when there are any.
+    late_since: Instant,
 }
 
 impl Worker {
@@ -51,7 +58,9 @@ impl Worker {
         let wanted = Arc::<AtomicBool>::default();
         let pollers = Pollers::new(wanted.clone());
         let shared = Shared { jobs: Mutex::default(), wanted, epoll, wake };
-        Ok(Worker { shared: Arc::new(shared), pollers, guests: vec![], devices: vec![], runs: false })
+        let (late, late_since) = (LateRings::default(), Instant::now());
+        let shared = Arc::new(shared);
+        Ok(Worker { shared, pollers, guests: vec![], devices: vec![], runs: false, late, late_since })
     }
 
     /// Brings the jobs up to date after a change in the registry.
@@ -80,13 +89,17 @@ impl Worker {
     }
 
     fn go_on(&mut self, shared: &Arc<Shared>, mut jobs: MutexGuard<'_, Jobs>, registry: &Registry) {
-        let seized = jobs.seized();
         registry.refresh_jobs(&mut jobs);
-        if jobs.seized() > seized {
+        let late = jobs.late();
+        if late.len() > self.late.len() {
             tracing::warn!(
-                "a process did not let go of its ring within 10 ms (is it stopped?): what it was sending or taking in just then is not seen by monitors"
+                "a process did not let go of its ring within 10 ms (is it stopped?): it hands it over when it goes on, and monitors see nothing of it before"
             );
         }
+        if self.late.is_empty() {
+            self.late_since = Instant::now();
+        }
+        self.late = late;
         let (polled, own): (Vec<Pump>, Vec<Pump>) =
             std::mem::take(&mut jobs.pumps).into_iter().partition(|p| p.cpu().is_some());
         jobs.pumps = own;
@@ -134,6 +147,19 @@ impl Worker {
         }
         devices.iter().for_each(|socket| add(socket.as_fd()));
         self.devices = devices;
+    }
+
+    /// How soon to look for rings that processes have not handed over yet; None if there are none.
+    pub fn next_look(&self) -> Option<Duration> {
+        let since = self.late_since.elapsed();
+        (!self.late.is_empty()).then(|| (since / 8).clamp(FIRST_LOOK, LAST_LOOK))
+    }
+
+    /// Takes over what has been handed over meanwhile.
+    pub fn look(&mut self, registry: &Registry) {
+        if self.late.have_some_come() {
+            self.refresh(registry);
+        }
     }
 
     /// Where all buffers are, with the worker at rest.

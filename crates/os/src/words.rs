@@ -10,10 +10,16 @@
 //! itself anew if need be, so a dead sleeper costs one needless ring.
 //!
 //! **Lock.** A word holds the number of the attachment that holds it, 0 when free. It is tried, never waited for in here.
-//! The broker may break the lock of a dead holder, or take it from one that is stopped: therefore unlocking
-//! compares, and a holder that lost its lock learns it.
+//! The broker may break the lock of a dead holder: therefore unlocking compares, and a holder that lost its lock learns it. From a living
+//! one it takes nothing: it *claims* the lock, and who unlocks it then hands it over. So nobody else has it in between, and
+//! what the holder did, the broker sees.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// The number that the broker holds locks under; attachments have higher ones.
+pub const BROKER: u32 = 1;
+/// In the word of a lock: the broker has it next. No number of a holder has this bit.
+const CLAIMED: u32 = 1 << 31;
 
 /// Who sleeps on a ring, and for how many slots.
 #[repr(transparent)]
@@ -129,24 +135,89 @@ impl LockWord {
     #[inline]
     pub fn try_lock(&self, me: u32) -> Result<(), u32> {
         // Acquire: pairs with the release of `unlock` and `steal`.
-        self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).map(|_| ())
+        let done = self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed);
+        done.map(|_| ()).map_err(|word| word & !CLAIMED)
     }
 
-    /// Gives the lock back. False: it was taken away meanwhile.
+    /// Gives the lock back. False: the broker has it now, by this or already before.
     #[inline]
     pub fn unlock(&self, me: u32) -> bool {
-        self.0.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed).is_ok()
+        match self.0.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(word) => self.hand_over(me, word),
+        }
     }
 
-    /// Broker: takes the lock from `holder`, which is dead or stopped (0: from nobody). False: somebody else holds it now.
+    /// The word was `word` when `me` unlocked.
+    #[cold]
+    fn hand_over(&self, me: u32, mut word: u32) -> bool {
+        loop {
+            let next = match word {
+                w if w == me | CLAIMED => BROKER,
+                // The claim was withdrawn meanwhile.
+                w if w == me => 0,
+                _ => return false,
+            };
+            // Release: the broker sees what we did.
+            match self.0.compare_exchange(word, next, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return next == 0,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Broker: takes the lock from `holder`, which is dead (0: from nobody), claimed or not. False: somebody else holds it now.
     pub fn steal(&self, holder: u32, me: u32) -> bool {
-        self.0.compare_exchange(holder, me, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let word = self.0.load(Ordering::Relaxed);
+        word & !CLAIMED == holder
+            && self.0.compare_exchange(word, me, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Broker: takes the lock if it is free, else sees to it that its holder hands it over. True: it is the broker's, with all
+    /// that was done under it. To be called again to learn that.
+    pub fn claim(&self) -> bool {
+        // Acquire: pairs with the release of who unlocked, or handed over.
+        let mut word = self.0.load(Ordering::Acquire);
+        loop {
+            let next = match word {
+                0 => BROKER,
+                BROKER => return true,
+                w if w & CLAIMED != 0 => return false,
+                w => w | CLAIMED,
+            };
+            match self.0.compare_exchange(word, next, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return next == BROKER,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Broker: gives the lock back, or up the claim to it.
+    pub fn withdraw(&self) {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let next = match word {
+                BROKER => 0,
+                w if w & CLAIMED != 0 => w & !CLAIMED,
+                _ => return,
+            };
+            match self.0.compare_exchange(word, next, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// True if the broker waits for its holder to unlock it.
+    #[inline]
+    pub fn is_claimed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & CLAIMED != 0
     }
 
     /// Who holds it; 0 when free.
     #[inline]
     pub fn holder(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) & !CLAIMED
     }
 }
 

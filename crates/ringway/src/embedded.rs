@@ -280,6 +280,13 @@ impl Backend for Binding {
     }
 
     fn serve(&self) {
-        self.engine.jobs().run();
+        let mut jobs = self.engine.jobs();
+        if jobs.late().have_some_come() {
+            drop(jobs);
+            let registry = self.engine.lock();
+            jobs = self.engine.jobs();
+            registry.refresh_jobs(&mut jobs);
+        }
+        jobs.run();
     }
 }

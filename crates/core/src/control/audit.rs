@@ -162,9 +162,13 @@ impl Registry {
         if !brokered || jobs.is_none() {
             return indexes(&tx, &rx);
         }
-        let held = |port, dir| jobs.and_then(|j| j.held_ring(port, dir, i));
-        match held(id, Dir::Tx).zip(held(peer, Dir::Rx)) {
-            Some((tx, rx)) => indexes(tx, rx),
+        let held = |port, dir, public: &RingHandle| {
+            let jobs = jobs?;
+            let late = jobs.is_late(port, dir, i).then(|| public.clone());
+            late.or_else(|| jobs.held_ring(port, dir, i).cloned())
+        };
+        match held(id, Dir::Tx, &tx).zip(held(peer, Dir::Rx, &rx)) {
+            Some((tx, rx)) => indexes(&tx, &rx),
             // The positions are not known here.
             None => [&tx, &rx].iter().flat_map(|r| r.ring.slots.iter()).map(|s| s.load().buf_idx()).collect(),
         }

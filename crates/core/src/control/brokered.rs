@@ -9,8 +9,8 @@
 //!
 //! The worker runs the very drivers that clients run, with other handles.
 
-use super::jobs::{Device, Job, Jobs, RingKey};
-use super::takeover::{Naps, change_hands, copy_ring, take_over, take_senders};
+use super::jobs::{Device, Job, Jobs, RingKey, SendersLock};
+use super::takeover::{Late, Naps, change_hands, claim, copy_ring, take_over, take_senders};
 use super::{Kind, PortId, Registry};
 use crate::adapter::RingDriver;
 use crate::adapter::monitor::{Arrivals, MonitorRx, Monitored};
@@ -164,15 +164,8 @@ impl Registry {
 
     /// Brings `jobs` up to date with who has what: takes rings over, gives rings back. Called after every change, with the worker at rest.
     pub fn refresh_jobs(&self, jobs: &mut Jobs) {
-        let mut mixed = self.mixed();
-        jobs.seized.retain(|key, posted| {
-            self.current(key).is_some_and(|ring| ring.shared.state.post.posted.load() == *posted)
-        });
-        for key in jobs.seized.keys() {
-            self.mix(&mut mixed, key.port);
-        }
-        let mut wanted = self.wanted(&mixed);
-        wanted.extend(jobs.seized.keys());
+        let mixed = self.mixed();
+        let wanted = self.wanted(&mixed);
         let held: BTreeSet<RingKey> = jobs.held.keys().copied().collect();
         let is_complete = held.is_empty() || !jobs.is_empty();
         if wanted == held && is_complete && mixed.switches.is_empty() && jobs.pages.is_empty() {
@@ -189,23 +182,28 @@ impl Registry {
                 public.ring.header.tail.store(handle.load(BROKER).rtail, Release);
             }
         }
-        for i in jobs.pages.keys().filter(|i| !mixed.switches.contains(i)) {
-            self.give_senders_back(*i);
-        }
+        self.give_senders_back(jobs, &mixed);
         held.difference(&wanted).for_each(|key| self.let_go(key));
+        jobs.late.retain(|key, late| {
+            let stays = wanted.contains(key);
+            if !stays {
+                late.ring.state.sync.lock.withdraw();
+            }
+            stays
+        });
         jobs.private.retain(|id, _| self.ports.contains_key(id));
         let mut naps = Naps::default();
         // Senders first: a receive ring is at rest when all who write to it are.
         let fresh = wanted.iter().filter(|k| !held.contains(k));
         let (fresh_tx, fresh_rx): (Vec<&RingKey>, Vec<_>) = fresh.partition(|k| k.is_tx);
-        for key in fresh_tx.iter().chain(&fresh_rx) {
-            let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
-            let Some(public) = self.handle(key.port, dir, key.index) else { continue };
-            let Some(private) = self.private_ring(jobs, key.port, dir, key.index) else { continue };
-            if !take_over(&public, &private, &mut naps) {
-                jobs.seized.insert(**key, public.shared.state.post.posted.load());
+        fresh_tx.iter().for_each(|key| self.take(jobs, key, &mut naps));
+        self.take_senders_locks(jobs, &mixed, &mut naps);
+        for key in &fresh_rx {
+            let is_switch = matches!(self.ports.get(&key.port).map(|p| &p.kind), Some(Kind::Vale { .. }));
+            // Who still writes to it has its present state. It is taken when he hands that over.
+            if !is_switch || jobs.has_senders(key.port, key.index) {
+                self.take(jobs, key, &mut naps);
             }
-            jobs.held.insert(**key, RingHandle { ring: public.ring.clone(), shared: private, dir });
         }
         for (key, handle) in &jobs.held {
             if let Some(ring) = self.ring_use(key.port, handle.dir, key.index) {
@@ -232,16 +230,60 @@ impl Registry {
         jobs.pumps = self.make_pumps(jobs, &tables);
     }
 
-    /// A switch is direct again: senders go on from what the worker published last.
-    fn give_senders_back(&self, i: usize) {
-        let Some(switch) = self.switches.get(i).and_then(Option::as_ref) else { return };
-        for port in switch.ports.values().filter_map(|id| self.ports.get(id)) {
+    /// Takes a ring over. If somebody is in the middle of its sync, that is for later: he does not lose what he is doing, nor
+    /// does the worker do it once more.
+    fn take(&self, jobs: &mut Jobs, key: &RingKey, naps: &mut Naps) {
+        let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
+        let Some(public) = self.handle(key.port, dir, key.index) else { return };
+        let lock = &public.shared.state.sync.lock;
+        let (posted, is_ours) = match jobs.late.remove(key) {
+            Some(late) => (late.posted, lock.claim()),
+            None => (public.shared.state.post.posted.load(), claim(lock, naps)),
+        };
+        let private = if is_ours { self.private_ring(jobs, key.port, dir, key.index) } else { None };
+        let Some(private) = private else {
+            jobs.late.insert(*key, Late { ring: public.shared, posted });
+            return;
+        };
+        take_over(&public, &private, posted, naps);
+        jobs.held.insert(*key, RingHandle { ring: public.ring.clone(), shared: private, dir });
+    }
+
+    /// Keeps senders that are late away from the receive rings of mixed switches: the worker has the senders' lock of each, or waits
+    /// until it does.
+    fn take_senders_locks(&self, jobs: &mut Jobs, mixed: &Mixed, naps: &mut Naps) {
+        let switches = mixed.switches.iter().filter_map(|i| self.switches.get(*i)?.as_ref());
+        for id in switches.flat_map(|s| s.ports.values()) {
+            let Some(port) = self.ports.get(id) else { continue };
             for r in 0..port.geometry.rx_rings {
-                if let Some(ring) = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r) {
-                    crate::repair::repair_receiver(&ring.state, ring.num_slots);
-                }
+                let Some(ring) = RingShared::new(&port.state.map, &port.geometry, Dir::Rx, r) else {
+                    continue;
+                };
+                let lock = &ring.state.senders.lock;
+                let is_late = jobs.senders.get(&(*id, r)).is_some_and(|s| !s.is_ours);
+                let is_ours = if is_late { lock.claim() } else { claim(lock, naps) };
+                jobs.senders.insert((*id, r), SendersLock { ring, is_ours });
             }
         }
+    }
+
+    /// Of switches that are direct again: senders go on from what the worker published last.
+    fn give_senders_back(&self, jobs: &mut Jobs, mixed: &Mixed) {
+        jobs.senders.retain(|(id, _), senders| {
+            let switch = self.ports.get(id).and_then(|p| match p.kind {
+                Kind::Vale { switch, .. } => switch,
+                _ => None,
+            });
+            let stays = switch.is_some_and(|i| mixed.switches.contains(&i));
+            let state = &senders.ring.state;
+            if !stays && senders.is_ours {
+                crate::repair::repair_receiver(state, senders.ring.num_slots);
+            }
+            if !stays {
+                state.senders.lock.withdraw();
+            }
+            stays
+        });
     }
 
     /// Gives the lock of a ring back. It must not outlive the ring either: one that was taken away and made anew, to be brokered
@@ -303,7 +345,8 @@ impl Registry {
                     let owner = is_held.then(|| (public, port.notice.bell().clone()));
                     let watched = !copies.is_empty() || owner.is_some();
                     let arrivals = watched.then(|| Arc::new(Arrivals { copies, owner }));
-                    Some(FarRing { shared, senders, arrivals })
+                    let is_busy = !jobs.has_senders(*id, r);
+                    Some(FarRing { shared, senders, arrivals, is_busy })
                 })
                 .collect::<Option<Vec<_>>>()?;
             let bufs = region_bufs(&entry.region.shm.map, &entry.region.layout)?;
@@ -336,11 +379,9 @@ impl Registry {
             _ => vec![],
         };
         let device = match &port.kind {
-            Kind::Nic(nic) => Some(Device {
-                socket: nic.socket(key.index)?,
-                bell: port.notice.bell().clone(),
-                seized_at: jobs.seized.get(key).copied(),
-            }),
+            Kind::Nic(nic) => {
+                Some(Device { socket: nic.socket(key.index)?, bell: port.notice.bell().clone() })
+            }
             _ => None,
         };
         Some(Job { public, handle, driver, wakes, bell: port.worker_bell.clone(), device })
@@ -368,13 +409,14 @@ impl Registry {
             Kind::Pipe { peer, .. } => {
                 let far = self.ports.get(peer)?;
                 let far_dir = if key.is_tx { Dir::Rx } else { Dir::Tx };
-                let private = RingShared::new(jobs.private.get(peer)?, &far.geometry, far_dir, key.index)?;
+                let epoch = self.ring_use(*peer, far_dir, key.index)?.epoch;
+                let far_key = RingKey { port: *peer, is_tx: !key.is_tx, index: key.index, epoch };
+                // Who is in the middle of its sync has its present state still.
+                let is_late = jobs.late.contains_key(&far_key);
+                let map = if is_late { &far.state.map } else { jobs.private.get(peer)? };
+                let peer = RingShared::new(map, &far.geometry, far_dir, key.index)?;
                 let bell = far.notice.bell().clone();
-                if key.is_tx {
-                    Box::new(PipeTx { peer: private, bell })
-                } else {
-                    Box::new(PipeRx { peer: private, bell })
-                }
+                if key.is_tx { Box::new(PipeTx { peer, bell }) } else { Box::new(PipeRx { peer, bell }) }
             }
             Kind::Nic(nic) => {
                 let grant = nic.grant(std::iter::once(key.index))?;

@@ -1,6 +1,8 @@
 //! Rings that the broker serves, as its worker has them: one job each.
 
+use super::LockKind;
 use super::PortId;
+use super::takeover::Late;
 use crate::adapter::{RingDriver, SyncFlags};
 use crate::kring::{BROKER, RingHandle, distance};
 use crate::layout::{Dir, RingShared};
@@ -31,9 +33,6 @@ pub(super) struct Device {
     pub socket: Arc<OwnedFd>,
     /// Wakes the ring's owner.
     pub bell: Arc<Doorbell>,
-    /// Number of the last post of a holder that did not let go: until it posts again it may be in the middle of a sync, which
-    /// moves the kernel's rings as we would.
-    pub seized_at: Option<u32>,
 }
 
 /// A brokered ring with its driver.
@@ -60,9 +59,7 @@ impl Job {
     /// True if there is something to do: a client has posted, or its device has frames or room.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        let is_ours = |d: &Device| d.seized_at.is_none_or(|at| at != self.public.state.post.posted.load());
-        self.is_pending()
-            || self.device.as_ref().is_some_and(is_ours) && has_news(&self.handle, &*self.driver)
+        self.is_pending() || self.device.is_some() && has_news(&self.handle, &*self.driver)
     }
 
     /// True if a client has posted.
@@ -135,6 +132,42 @@ pub(crate) fn tell_counters(private: &RingShared, public: &RingShared) {
     }
 }
 
+/// The lock that keeps other senders away from a receive ring.
+#[derive(Clone, Debug)]
+pub(super) struct SendersLock {
+    pub ring: RingShared,
+    /// Else some sender is writing to the ring.
+    pub is_ours: bool,
+}
+
+/// Rings that processes have not handed over yet.
+#[derive(Clone, Debug, Default)]
+pub struct LateRings(Vec<(RingShared, LockKind)>);
+
+impl LateRings {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if nothing is waited for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True if somebody has let go of one.
+    #[must_use]
+    pub fn have_some_come(&self) -> bool {
+        let lock = |ring: &RingShared, kind| match kind {
+            LockKind::Senders => ring.state.senders.lock.is_claimed(),
+            _ => ring.state.sync.lock.is_claimed(),
+        };
+        self.0.iter().any(|(ring, kind)| !lock(ring, *kind))
+    }
+}
+
 /// What the broker keeps for itself of brokered rings, and what is made of it for its workers.
 #[derive(Debug, Default)]
 pub struct Jobs {
@@ -144,9 +177,10 @@ pub struct Jobs {
     pub pumps: Vec<Pump>,
     pub(super) private: HashMap<PortId, Arc<Map>>,
     pub(super) held: BTreeMap<RingKey, RingHandle>,
-    /// Rings whose holder did not let go when they were taken over, with the number of its last post. Until it posts again it may
-    /// still write into its state: so long they are not given back.
-    pub(super) seized: BTreeMap<RingKey, u32>,
+    /// Rings that are to be held, in whose sync somebody is. They stay direct until he hands them over.
+    pub(super) late: BTreeMap<RingKey, Late>,
+    /// The senders' locks of the receive rings of mixed switches, by port and ring.
+    pub(super) senders: BTreeMap<(PortId, u16), SendersLock>,
     pub(super) pages: HashMap<usize, SharedRef<SwitchPage>>,
 }
 
@@ -183,10 +217,22 @@ impl Jobs {
         self.held.iter().find(|(k, _)| is_it(k)).map(|(_, handle)| handle)
     }
 
-    /// Rings whose holder did not let go when they were taken over.
+    /// True if the ring is to be held, and somebody is in the middle of its sync.
+    pub(super) fn is_late(&self, port: PortId, dir: Dir, index: u16) -> bool {
+        self.late.keys().any(|k| k.port == port && k.is_tx == (dir == Dir::Tx) && k.index == index)
+    }
+
+    /// What the broker still waits for. To be looked at now and then: when one of them has come, the jobs are to be refreshed.
     #[must_use]
-    pub fn seized(&self) -> usize {
-        self.seized.len()
+    pub fn late(&self) -> LateRings {
+        let syncs = self.late.values().map(|late| (late.ring.clone(), LockKind::Sync));
+        let senders = self.senders.values().filter(|s| !s.is_ours);
+        LateRings(syncs.chain(senders.map(|s| (s.ring.clone(), LockKind::Senders))).collect())
+    }
+
+    /// True if senders to the ring, which is of a mixed switch, are the broker's.
+    pub(super) fn has_senders(&self, port: PortId, index: u16) -> bool {
+        self.senders.get(&(port, index)).is_some_and(|s| s.is_ours)
     }
 
     pub(super) fn held(&self, key: &RingKey) -> Option<&RingHandle> {

@@ -44,7 +44,7 @@ mod wrapped;
 pub use audit::RegionAudit;
 pub use extmem::{Offer, PagesKey};
 pub use info::{HolderInfo, PortInfo, RingInfo};
-pub use jobs::{Job, Jobs};
+pub use jobs::{Job, Jobs, LateRings};
 pub(crate) use jobs::{has_news, tell_counters};
 pub use locks::{HeldLock, LockKind};
 pub use nic::InterfaceUsers;

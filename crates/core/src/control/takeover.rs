@@ -3,11 +3,12 @@
 use crate::kring::{BROKER, RingHandle, forget_journal};
 use crate::layout::RingShared;
 use ringway_os::state::RingState;
+use ringway_os::words::LockWord;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// How long holders may keep the locks of rings that are taken over, all together: others wait meanwhile. One that is
-/// stopped loses its batch.
+/// How long holders may keep locks that are to change hands, all together: others wait meanwhile. What is held longer changes hands later,
+/// each ring for itself.
 const TAKEOVER_NAPS: u32 = 100;
 const TAKEOVER_NAP: Duration = Duration::from_micros(100);
 /// How long clients in the middle of a post are waited for, all together.
@@ -30,39 +31,50 @@ pub(super) fn change_hands(ring: &RingShared, served: bool) {
     hands.publish(now.wrapping_add(to_next));
 }
 
-/// Takes a ring over: its lock, then its state. False if its holder did not let go.
-pub(super) fn take_over(public: &RingHandle, private: &RingShared, naps: &mut Naps) -> bool {
-    let state = &*public.shared.state;
-    let let_go = loop {
-        let holder = state.sync.lock.holder();
-        let patient = holder != 0 && holder != BROKER && naps.holders < TAKEOVER_NAPS;
-        if patient {
-            naps.holders += 1;
-            ringway_os::sys::sleep(TAKEOVER_NAP);
-        } else if holder == BROKER || state.sync.lock.steal(holder, BROKER) {
-            break holder == 0 || holder == BROKER;
+/// A lock of clients that the broker has claimed and not got yet: its holder is in the middle of something.
+#[derive(Clone, Debug)]
+pub(super) struct Late {
+    pub ring: RingShared,
+    /// The number of the last post before the claim.
+    pub posted: u32,
+}
+
+/// Claims a lock, and waits a little for its holder, if there is one. True if it is the broker's now.
+pub(super) fn claim(lock: &LockWord, naps: &mut Naps) -> bool {
+    while !lock.claim() {
+        if naps.holders == TAKEOVER_NAPS {
+            return false;
         }
-    };
+        naps.holders += 1;
+        ringway_os::sys::sleep(TAKEOVER_NAP);
+    }
+    true
+}
+
+/// Takes a ring over whose lock is ours now. `posted` was the number of the last post before the lock was claimed.
+pub(super) fn take_over(public: &RingHandle, private: &RingShared, posted: u32, naps: &mut Naps) {
+    let state = &*public.shared.state;
     copy_ring(&public.shared, private);
     let kring = public.load(BROKER);
     state.ack.tail.store(kring.rtail, Relaxed);
     // Before this a client does not believe the tail above, nor, after it, that its old posts were done.
     change_hands(&public.shared, true);
-    // A post that nobody waits for any more is none. One whose poster holds the lock is for the worker.
-    let posted = state.post.posted.load();
+    // A post of earlier times is none. One that came since the claim, from who handed the ring over, or whose poster holds the lock
+    // is for the worker.
     loop {
-        if state.post.lock.try_lock(BROKER).is_ok() {
-            state.ack.acked.set(state.post.posted.load());
-            state.post.lock.unlock(BROKER);
+        if state.post.posted.load() != posted || naps.posters >= POST_NAPS {
             break;
         }
-        if state.post.posted.load() != posted || naps.posters >= POST_NAPS {
+        if state.post.lock.try_lock(BROKER).is_ok() {
+            if state.post.posted.load() == posted {
+                state.ack.acked.set(posted);
+            }
+            state.post.lock.unlock(BROKER);
             break;
         }
         naps.posters += 1;
         ringway_os::sys::sleep(POST_NAP);
     }
-    let_go
 }
 
 /// Positions, counters and arrays of one ring to another of the same size. Values out of range are mended when they are loaded.

@@ -6,7 +6,7 @@
 
 use super::forward::CHUNK_SLOTS;
 use super::{FarRing, Peer, Seat};
-use crate::kring::{Kring, distance, forward};
+use crate::kring::{BROKER, Kring, distance, forward};
 use crate::offsets::Offsets;
 use crate::stats::{Drop, Stat, add, drop_packets, low};
 use ringway_os::state::RingState;
@@ -63,6 +63,8 @@ pub(super) enum Closed {
     Drop(Drop),
     /// Its frames are not copied as ours are: its virtio-net header has another length, or it has offsets.
     NotPlain,
+    /// The broker serves its senders now.
+    Brokered,
 }
 
 /// Moves our own position on past packets that were dropped, nothing having been published.
@@ -107,6 +109,9 @@ impl<'p> Open<'p> {
         waited: &mut Waited,
     ) -> Result<Self, Closed> {
         let far = peer.rings.get(usize::from(ring)).ok_or(Closed::Drop(Drop::ReceiverGone))?;
+        if far.is_busy {
+            return Err(Closed::Drop(Drop::ReceiverBusy));
+        }
         let line = &far.senders.senders;
         if line.lock.try_lock(me).is_err() {
             wait_for_lock(far, me, waited)?;
@@ -222,6 +227,11 @@ impl<'p> Open<'p> {
         false
     }
 
+    /// True if we have lost the ring to the broker, for good.
+    pub fn is_brokered(&self) -> bool {
+        !self.locked && self.ring.senders.senders.lock.holder() == BROKER
+    }
+
     /// Publishes what was filled, moves our own position to `at`, commits the counts, and wakes who sleeps. False: the
     /// broker took the ring away meanwhile; what we filled is lost, and counted.
     fn publish(&mut self, kring: &mut Kring<'_>, at: u32, tally: &mut Tally) -> bool {
@@ -289,6 +299,10 @@ impl<'p> Open<'p> {
 fn wait_for_lock(far: &FarRing, me: u32, waited: &mut Waited) -> Result<(), Closed> {
     let lock = &far.senders.senders.lock;
     for _ in 0..LOCK_YIELDS {
+        // Threads of the broker have it by turns; others have it back when they are asked to sync again.
+        if lock.holder() == BROKER && me != BROKER {
+            return Err(Closed::Brokered);
+        }
         ringway_os::sys::yield_now();
         if lock.try_lock(me).is_ok() {
             return Ok(());

@@ -67,6 +67,8 @@ enum Stop {
     End,
     /// At `hwcur`: a slot that it does not handle.
     Rest,
+    /// At `hwcur`: the broker has the receiver, and goes on from here.
+    Brokered,
 }
 
 impl ValeTx {
@@ -164,6 +166,10 @@ impl ValeTx {
         };
         let mut open = match Open::lock(seat, peer, ring, kring.me, &mut self.waited) {
             Ok(open) => open,
+            Err(Closed::Brokered) => {
+                commit_only(kring, at, &mut tally);
+                return Ok(Stop::Brokered);
+            }
             Err(_) => {
                 commit_only(kring, at, &mut tally);
                 return Ok(Stop::Rest);
@@ -207,7 +213,7 @@ impl ValeTx {
                 break;
             }
             let len = word.len();
-            let verdict = if word.buf_idx() < FIRST_BUF_IDX || u32::from(len) > buf_size {
+            let mut verdict = if word.buf_idx() < FIRST_BUF_IDX || u32::from(len) > buf_size {
                 Some(Drop::BadSlot)
             } else if let Some((w0, w1)) = bufs.first_words(word.buf_idx()) {
                 if len < ETH_HEADER_BYTES {
@@ -232,10 +238,14 @@ impl ValeTx {
             } else {
                 Some(Drop::BadSlot)
             };
-            let verdict = verdict.or_else(|| {
-                if open.space == 0 && !open.make_room(kring, at, &mut tally, &mut waited) {
-                    return Some(Drop::ReceiverFull);
+            if verdict.is_none() && open.space == 0 && !open.make_room(kring, at, &mut tally, &mut waited) {
+                if open.is_brokered() {
+                    stop = Stop::Brokered;
+                    break;
                 }
+                verdict = Some(Drop::ReceiverFull);
+            }
+            let verdict = verdict.or_else(|| {
                 let to = open.tail as usize;
                 let (Some(d), Some(m)) = (desc.get(to), mirror.get(to)) else { return Some(Drop::BadSlot) };
                 if !bufs.copy_frame(word.buf_idx(), &peer.bufs, m.load(Relaxed), usize::from(len)) {
@@ -268,6 +278,10 @@ impl RingDriver for ValeTx {
         self.waited = Waited::default();
         let plain = self.seat.page.hdr_lens[usize::from(self.seat.index)].load(Relaxed) == 0;
         while kring.hwcur != kring.rhead {
+            // The broker waits for the ring: the rest is for its worker.
+            if kring.handle.shared.state.sync.lock.is_claimed() && !self.scratch.skipping {
+                break;
+            }
             if self.seat.page.generations[usize::from(self.seat.index)].load(Relaxed) != self.seat.generation
             {
                 drop_unattached(kring);
@@ -280,6 +294,9 @@ impl RingDriver for ValeTx {
             } else {
                 Stop::Rest
             };
+            if let Stop::Brokered = rest {
+                break;
+            }
             if let Stop::Rest = rest {
                 // A whole chunk again, so that a packet is only cut if it has too many slots.
                 let chunk = distance(n, kring.hwcur, kring.rhead).min(CHUNK_SLOTS);
@@ -291,7 +308,7 @@ impl RingDriver for ValeTx {
             }
         }
         // A switch takes everything: the ring is free again.
-        kring.hwtail = prev(n, kring.rhead);
+        kring.hwtail = prev(n, kring.hwcur);
         self.cpus.0 = ringway_os::sys::this_cpu_plus_1();
         kring.handle.shared.state.owner.cpu.store(self.cpus.0, Relaxed);
         Ok(())

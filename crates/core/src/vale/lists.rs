@@ -278,6 +278,11 @@ impl ValeTx {
                     dropping = Some(reason);
                     None
                 }
+                // The list goes to other receivers, too: it cannot be left to the broker.
+                Err(Closed::Brokered) => {
+                    dropping = Some(Drop::ReceiverBusy);
+                    None
+                }
                 Err(Closed::Need(_) | Closed::NotPlain) => {
                     dropping = Some(Drop::ReceiverGone);
                     None

@@ -35,6 +35,8 @@ pub struct FarRing {
     pub senders: SharedRef<RingState>,
     /// In the broker: monitors that watch the ring, and its owner, if the broker serves that too.
     pub arrivals: Option<Arc<Arrivals>>,
+    /// In the broker: a sender that has not handed the ring over yet is writing to it.
+    pub is_busy: bool,
 }
 
 /// Another port of the switch.
@@ -67,7 +69,7 @@ impl Peer {
             .map(|i| {
                 let shared = RingShared::new(state, geometry, Dir::Rx, i)?;
                 let senders = shared.state.clone();
-                Some(FarRing { shared, senders, arrivals: None })
+                Some(FarRing { shared, senders, arrivals: None, is_busy: false })
             })
             .collect::<Option<Vec<_>>>()?;
         Some(Peer { index: id.0, generation: id.1, rings, bufs: region_bufs(region, layout)?, bell })

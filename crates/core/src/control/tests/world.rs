@@ -1,8 +1,8 @@
 //! A registry with the worker of a broker, and bound ports whose traffic the test plays, direct or brokered.
 
 use super::*;
-use crate::adapter::SyncFlags;
-use crate::kring::{SyncOutcome, forward, next};
+use crate::adapter::{RingDriver, SyncError, SyncFlags};
+use crate::kring::{Kring, RingHandle, SyncOutcome, forward, next};
 use crate::layout::Dir;
 use crate::lease::{EndRing, Endpoint, PeerGrant, PeerSource};
 use ringway_abi::ring::NS_MOREFRAG;
@@ -35,14 +35,21 @@ impl World {
         let mut registry = registry();
         registry.public_switches = vec!["vale0".into()];
         let shared = Arc::new(Shared::default());
-        let theirs = shared.clone();
+        let registry = Arc::new(Mutex::new(registry));
+        let (theirs, of_server) = (shared.clone(), registry.clone());
         let worker = std::thread::spawn(move || {
             while !theirs.stop.load(Relaxed) {
-                theirs.jobs.lock().unwrap().run();
+                let mut jobs = theirs.jobs.lock().unwrap();
+                jobs.run();
+                if jobs.late().have_some_come()
+                    && let Ok(registry) = of_server.try_lock()
+                {
+                    registry.refresh_jobs(&mut jobs);
+                }
+                drop(jobs);
                 ringway_os::sys::yield_now();
             }
         });
-        let registry = Arc::new(Mutex::new(registry));
         World { registry, shared, worker: Some(worker), next_attachment: FIRST_ATTACHMENT }
     }
 
@@ -94,6 +101,11 @@ impl World {
         End { endpoint, id, source: Source(self.registry.clone(), id) }
     }
 
+    /// True if nobody has a ring any more that is to be the broker's.
+    pub fn has_all(&self) -> bool {
+        self.shared.jobs.lock().unwrap().late().is_empty()
+    }
+
     pub fn close(&self, end: &End) {
         self.registry().unbind(end.id);
         self.refresh();
@@ -114,6 +126,39 @@ struct Source(Arc<Mutex<Registry>>, BindingId);
 impl PeerSource for Source {
     fn peer(&mut self, index: u8) -> Option<PeerGrant> {
         self.0.lock().unwrap().peer_grant(self.1, index).ok()
+    }
+}
+
+/// Where a sync pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    Before,
+    After,
+}
+
+/// A driver that pauses once.
+struct Paused<'d, F> {
+    inner: &'d mut dyn RingDriver,
+    at: Pause,
+    pause: Option<F>,
+}
+
+impl<F: FnOnce() + Send> RingDriver for Paused<'_, F> {
+    fn sync(&mut self, kring: &mut Kring<'_>, flags: SyncFlags) -> Result<(), SyncError> {
+        if self.at == Pause::Before
+            && let Some(pause) = self.pause.take()
+        {
+            pause();
+        }
+        self.inner.sync(kring, flags)?;
+        if let Some(pause) = self.pause.take() {
+            pause();
+        }
+        Ok(())
+    }
+
+    fn moved_since(&self, handle: &RingHandle, wanted: u32) -> bool {
+        self.inner.moved_since(handle, wanted)
     }
 }
 
@@ -155,6 +200,15 @@ impl End {
 
     pub fn sync(&mut self, dir: Dir) -> SyncOutcome {
         self.endpoint.sync(dir, 0, SyncFlags::FORCE, &mut self.source)
+    }
+
+    /// As `sync`, with a pause, in which `pause` runs, before the driver does, or after it: under the ring's lock.
+    pub fn sync_with_pause(&mut self, dir: Dir, at: Pause, pause: impl FnOnce() + Send) -> SyncOutcome {
+        let me = self.endpoint.attachment();
+        let (context, tx, rx) = self.endpoint.split();
+        let parts = if dir == Dir::Tx { &mut tx[0] } else { &mut rx[0] }.parts();
+        let mut paused = Paused { inner: parts.driver, at, pause: Some(pause) };
+        context.sync(parts.handle, &mut paused, me, SyncFlags::FORCE, &mut self.source)
     }
 
     pub fn send(&mut self, parts: &[Vec<u8>]) {
