@@ -4,7 +4,7 @@
 //! accepted head, and (if it is to be synchronous) waits for the acknowledgement, which carries the new tail. The
 //! worker checks what was posted again.
 
-use crate::kring::{BROKER, RingHandle, SyncOutcome, distance, forward};
+use crate::kring::{BROKER, CursorError, RingHandle, SyncOutcome, distance, forward};
 use crate::layout::{Dir, RingShared};
 use crate::lease::PeerSource;
 use ringway_abi::ring::NS_INDIRECT;
@@ -38,8 +38,8 @@ impl RingShared {
 
 impl RingHandle {
     /// One sync by way of the worker. With `wait`, it ends when the worker has done it; without, what the worker has done so far
-    /// is taken in. `ask` is called after posting, and while waiting. `Brokered`: the ring changed hands meanwhile, so that what was
-    /// posted may not be done; sync again. `Skipped`: the broker is gone, or hangs.
+    /// is taken in. `Brokered`: the ring changed hands meanwhile, so that what was posted may not be done; sync again.
+    /// `Skipped`: somebody is stopped in the middle of a post, or the broker is gone, or hangs.
     pub fn sync_brokered(
         &self,
         me: u32,
@@ -48,17 +48,76 @@ impl RingHandle {
         source: &mut dyn PeerSource,
     ) -> SyncOutcome {
         let state = &*self.shared.state;
-        if state.post.lock.try_lock(me).is_err() {
+        let hands = match self.lock_posts(me, source) {
+            Ok(hands) => hands,
+            Err(outcome) => return outcome,
+        };
+        let posted = self.post(me);
+        state.post.lock.unlock(me);
+        let ticket = match posted {
+            Ok(ticket) => ticket,
+            Err(bad) => return SyncOutcome::BadRing(bad),
+        };
+        if state.ack.sleep.take(u32::MAX) {
+            worker.ring();
+        }
+        source.serve();
+        if !wait {
+            return SyncOutcome::Done;
+        }
+        if !self.wait_for_ack(ticket, source) {
             return SyncOutcome::Skipped;
         }
-        let outcome = self.post(me, worker, wait, source);
-        state.post.lock.unlock(me);
-        outcome
+        match self.lock_posts(me, source) {
+            Ok(now) => {
+                self.collect();
+                state.post.lock.unlock(me);
+                if now == hands { SyncOutcome::Done } else { SyncOutcome::Brokered }
+            }
+            Err(outcome) => outcome,
+        }
     }
 
-    fn post(&self, me: u32, worker: &Doorbell, wait: bool, source: &mut dyn PeerSource) -> SyncOutcome {
+    /// Locks the ring for a post, or for taking in an answer, which takes a moment; nobody waits for the worker under this lock.
+    /// While it is held the ring does not change hands: the broker needs it for that. Returns `hands`.
+    ///
+    /// # Errors
+    /// `Brokered`: the ring is served directly again. `Skipped`: somebody is stopped in the middle of a post, or the broker in the middle
+    /// of a change of hands.
+    fn lock_posts(&self, me: u32, source: &mut dyn PeerSource) -> Result<u32, SyncOutcome> {
         let state = &*self.shared.state;
-        let hands = state.ack.hands.load();
+        for i in 0..YIELDS + NAPS {
+            let posts = match state.post.lock.try_lock(me) {
+                Ok(()) if !self.is_brokered() => {
+                    state.post.lock.unlock(me);
+                    return Err(SyncOutcome::Brokered);
+                }
+                Ok(()) => {
+                    let hands = state.ack.hands.load();
+                    if hands % 2 == 1 {
+                        return Ok(hands);
+                    }
+                    // Handed over, and not taken yet.
+                    state.post.lock.unlock(me);
+                    false
+                }
+                Err(holder) => holder != BROKER,
+            };
+            source.serve();
+            if i < YIELDS {
+                ringway_os::sys::yield_now();
+            } else if posts || i % LOOK_EVERY == 0 && !source.is_alive() {
+                break;
+            } else {
+                ringway_os::sys::sleep(NAP);
+            }
+        }
+        Err(SyncOutcome::Skipped)
+    }
+
+    /// Under the lock: takes in what the worker has done so far, and posts the head. Returns the post's number.
+    fn post(&self, me: u32) -> Result<u32, CursorError> {
+        let state = &*self.shared.state;
         // What the worker brings after this look, a sleeper must look for once more.
         state.sync.seen.store(state.ack.progress.load(), Relaxed);
         self.collect();
@@ -69,9 +128,8 @@ impl RingHandle {
         if let Err(bad) = kring.take(head, cur) {
             self.reinit(&mut kring, head, cur);
             self.save(&kring);
-            return SyncOutcome::BadRing(bad);
+            return Err(bad);
         }
-        // Not the tail: if the ring is given back this very moment, the broker's is newer.
         state.sync.rhead.store(kring.rhead, Relaxed);
         state.sync.rcur.store(kring.rcur, Relaxed);
         if self.dir == Dir::Tx {
@@ -80,19 +138,7 @@ impl RingHandle {
         state.post.head.store(head, Relaxed);
         let ticket = state.post.posted.load().wrapping_add(1);
         state.post.posted.publish(ticket);
-        if state.ack.sleep.take(u32::MAX) {
-            worker.ring();
-        }
-        source.serve();
-        if wait && !self.wait_for_ack(ticket, source) {
-            // The broker is gone, or hangs.
-            return SyncOutcome::Skipped;
-        }
-        if !self.is_brokered() || state.ack.hands.load() != hands {
-            return SyncOutcome::Brokered;
-        }
-        self.collect();
-        SyncOutcome::Done
+        Ok(ticket)
     }
 
     /// True if the broker serves the ring now.
@@ -101,11 +147,15 @@ impl RingHandle {
         self.shared.state.sync.lock.holder() == BROKER
     }
 
-    /// After the owner announced its sleep: true if the worker may have brought something since the last post.
+    /// After the owner announced its sleep: true if the worker may have brought something since the last post, or another process is
+    /// in the middle of a sync.
     #[must_use]
     pub fn worker_moved(&self) -> bool {
         let state = &*self.shared.state;
-        state.ack.progress.load_after_announce() != state.sync.seen.load(Relaxed)
+        let (ack, header) = (&state.ack, &self.ring.header);
+        ack.progress.load_after_announce() != state.sync.seen.load(Relaxed)
+            || ack.acked.load() != state.post.posted.load()
+            || ack.tail.load(Relaxed) != header.tail.load(Relaxed)
     }
 
     /// True if a sync of the ring, or a post, is under way in some process. If not, what the last one brought is visible.
@@ -141,6 +191,7 @@ impl RingHandle {
             if over() {
                 return true;
             }
+            source.serve();
             if i < YIELDS {
                 ringway_os::sys::yield_now();
             } else if i % LOOK_EVERY == 0 && !source.is_alive() {
@@ -152,14 +203,12 @@ impl RingHandle {
         false
     }
 
-    /// Takes in what the worker has done: the tail that it told.
+    /// Under the lock: takes in what the worker has done, the tail that it told.
     fn collect(&self) {
         let state = &*self.shared.state;
         let _ = state.ack.acked.load(); // Acquire: the tail is not older than this.
-        let served = state.ack.hands.load() % 2 == 1;
         let tail = state.ack.tail.load(Relaxed);
-        // Else it is of the time when the broker last served the ring.
-        if tail < self.num_slots() && served {
+        if tail < self.num_slots() {
             state.sync.rtail.store(tail, Relaxed);
             self.ring.header.tail.store(tail, Release);
         }

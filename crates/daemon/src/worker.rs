@@ -91,12 +91,10 @@ impl Worker {
     fn go_on(&mut self, shared: &Arc<Shared>, mut jobs: MutexGuard<'_, Jobs>, registry: &Registry) {
         registry.refresh_jobs(&mut jobs);
         let late = jobs.late();
-        if late.len() > self.late.len() {
+        if self.late.is_empty() && !late.is_empty() {
             tracing::warn!(
-                "a process did not let go of its ring within 10 ms (is it stopped?): it hands it over when it goes on, and monitors see nothing of it before"
+                "a process did not let go of its ring within 10 ms (is it stopped?): the ring changes hands when it goes on, and monitors may see nothing of it before"
             );
-        }
-        if self.late.is_empty() {
             self.late_since = Instant::now();
         }
         self.late = late;

@@ -670,3 +670,134 @@ fn a_claim_is_for_nothing_when_the_holder_unlocks() {
 fn a_lock_is_held_for_ever_when_a_withdrawal_goes_unnoticed() {
     handing_over::<WeakClaim<4>>();
 }
+
+/// A ring that its client syncs, or posts to, and the broker takes over and gives back.
+#[derive(Default)]
+struct Handed {
+    sync: LockWord,
+    post: LockWord,
+    hands: Cursor,
+    head: LoomU32,
+    posted: Cursor,
+    acked: Cursor,
+    /// How far the worker was with the last post that it acknowledged.
+    told: LoomU32,
+    /// How far the client has handed slots over.
+    rhead: LoomU32,
+    /// How far the ring is.
+    hwcur: LoomU32,
+}
+
+impl Handed {
+    /// A sync, which must not end before slots up to `head` are handed over.
+    fn client(&self, head: u32) {
+        loop {
+            if self.sync.try_lock(7).is_ok() {
+                self.rhead.store(head, Relaxed);
+                self.hwcur.store(head, Relaxed);
+                self.sync.unlock(7);
+                return;
+            }
+            let Some(hands) = self.lock_posts() else { continue };
+            assert!(self.told.load(Relaxed) <= self.rhead.load(Relaxed), "head is outside of its window");
+            self.rhead.store(head, Relaxed);
+            self.head.store(head, Relaxed);
+            let ticket = self.posted.load() + 1;
+            self.posted.publish(ticket);
+            self.post.unlock(7);
+            while self.acked.load() < ticket && self.sync.holder() == BROKER {
+                thread::yield_now();
+            }
+            if let Some(now) = self.lock_posts() {
+                self.post.unlock(7);
+                if now == hands {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// None: the ring is served directly.
+    fn lock_posts(&self) -> Option<u32> {
+        loop {
+            if self.post.try_lock(7).is_ok() {
+                let hands = self.hands.load();
+                let brokered = self.sync.holder() == BROKER;
+                if brokered && hands % 2 == 1 {
+                    return Some(hands);
+                }
+                self.post.unlock(7);
+                if !brokered {
+                    return None;
+                }
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn claim(lock: &LockWord) {
+        while !lock.claim() {
+            thread::yield_now();
+        }
+    }
+
+    /// Takes the ring over, serves what is posted, and gives it back. Without the lock of posts a client may be in the middle of one.
+    fn broker(&self, locks_posts: bool) {
+        Self::claim(&self.sync);
+        if locks_posts {
+            Self::claim(&self.post);
+        }
+        let (mut rhead, mut hwcur) = (self.rhead.load(Relaxed), self.hwcur.load(Relaxed));
+        self.told.store(hwcur, Relaxed);
+        if locks_posts || self.post.holder() == 0 {
+            self.acked.publish(self.posted.load());
+        }
+        self.hands.publish(self.hands.load() + 1);
+        self.post.withdraw();
+        let ticket = self.posted.load();
+        if ticket != self.acked.load() {
+            rhead = self.head.load(Relaxed);
+            hwcur = rhead;
+            self.told.store(hwcur, Relaxed);
+            self.acked.publish(ticket);
+        }
+        if locks_posts {
+            Self::claim(&self.post);
+        }
+        self.rhead.store(rhead, Relaxed);
+        self.hwcur.store(hwcur, Relaxed);
+        self.hands.publish(self.hands.load() + 1);
+        self.sync.unlock(BROKER);
+        self.acked.publish(self.posted.load());
+        self.post.withdraw();
+    }
+}
+
+fn rings_change_hands(preemptions: usize, locks_posts: bool) {
+    check(preemptions, move || {
+        let w = Arc::new(Handed::default());
+        let client = {
+            let w = w.clone();
+            thread::spawn(move || {
+                w.client(1);
+                w.client(2);
+            })
+        };
+        w.broker(locks_posts);
+        w.broker(locks_posts);
+        client.join().unwrap();
+        assert_eq!(w.hwcur.load(Relaxed), 2, "a sync ended before its slots were handed over");
+        assert!(w.sync.holder() == 0 && w.post.holder() == 0);
+    });
+}
+
+#[test]
+fn nothing_is_lost_or_done_again_when_a_ring_changes_hands() {
+    rings_change_hands(2, true);
+}
+
+#[test]
+#[should_panic(expected = "head is outside of its window")]
+fn a_ring_that_changes_hands_in_the_middle_of_a_post_is_found_out() {
+    rings_change_hands(3, false);
+}

@@ -10,7 +10,7 @@
 //! The worker runs the very drivers that clients run, with other handles.
 
 use super::jobs::{Device, Job, Jobs, RingKey, SendersLock};
-use super::takeover::{Late, Naps, change_hands, claim, copy_ring, take_over, take_senders};
+use super::takeover::{Naps, claim, copy_ring, give_back, take_over, take_senders};
 use super::{Kind, PortId, Registry};
 use crate::adapter::RingDriver;
 use crate::adapter::monitor::{Arrivals, MonitorRx, Monitored};
@@ -21,7 +21,7 @@ use crate::lease::nic_driver;
 use crate::vale::{FarRing, Known, Peer, PeerTable, Seat, ValeRx, ValeTx, seat_port, set_header};
 use ringway_os::mem::{Map, SharedRef};
 use ringway_os::state::SwitchPage;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -164,13 +164,15 @@ impl Registry {
 
     /// Brings `jobs` up to date with who has what: takes rings over, gives rings back. Called after every change, with the worker at rest.
     pub fn refresh_jobs(&self, jobs: &mut Jobs) {
-        let mixed = self.mixed();
-        let wanted = self.wanted(&mixed);
+        let mut mixed = self.mixed();
+        let mut wanted = self.wanted(&mixed);
         let held: BTreeSet<RingKey> = jobs.held.keys().copied().collect();
-        let is_complete = held.is_empty() || !jobs.is_empty();
+        let is_complete = (held.is_empty() || !jobs.is_empty()) && jobs.late().is_empty();
         if wanted == held && is_complete && mixed.switches.is_empty() && jobs.pages.is_empty() {
             return;
         }
+        let mut naps = Naps::default();
+        self.keep_posted(jobs, &mut mixed, &mut wanted, &mut naps);
         // What is posted is done before anything changes hands.
         jobs.list.iter_mut().filter(|j| j.is_due()).for_each(Job::run);
         jobs.list.clear();
@@ -184,15 +186,15 @@ impl Registry {
         }
         self.give_senders_back(jobs, &mixed);
         held.difference(&wanted).for_each(|key| self.let_go(key));
-        jobs.late.retain(|key, late| {
+        jobs.late.retain(|key, ring| {
             let stays = wanted.contains(key);
             if !stays {
-                late.ring.state.sync.lock.withdraw();
+                ring.state.sync.lock.withdraw();
+                ring.state.post.lock.withdraw();
             }
             stays
         });
         jobs.private.retain(|id, _| self.ports.contains_key(id));
-        let mut naps = Naps::default();
         // Senders first: a receive ring is at rest when all who write to it are.
         let fresh = wanted.iter().filter(|k| !held.contains(k));
         let (fresh_tx, fresh_rx): (Vec<&RingKey>, Vec<_>) = fresh.partition(|k| k.is_tx);
@@ -230,23 +232,53 @@ impl Registry {
         jobs.pumps = self.make_pumps(jobs, &tables);
     }
 
+    /// A ring goes back when nobody is in the middle of a post. Until then it stays, with the switch, pipe or interface that it belongs to.
+    fn keep_posted(
+        &self,
+        jobs: &mut Jobs,
+        mixed: &mut Mixed,
+        wanted: &mut BTreeSet<RingKey>,
+        naps: &mut Naps,
+    ) {
+        let mut staying = BTreeMap::new();
+        for key in jobs.held.keys() {
+            let Some(public) = self.current(key).filter(|_| !wanted.contains(key)) else { continue };
+            let lock = &public.shared.state.post.lock;
+            let is_late = jobs.staying.contains_key(key);
+            if !if is_late { lock.claim() } else { claim(lock, naps) } {
+                staying.insert(*key, public.shared);
+                self.mix(mixed, key.port);
+                *wanted = self.wanted(mixed);
+                wanted.extend(staying.keys());
+            }
+        }
+        // Wanted again meanwhile, or kept by others.
+        let goes_on = |key: &&RingKey| wanted.contains(key) && !staying.contains_key(key);
+        for ring in jobs.held.keys().filter(goes_on).filter_map(|key| self.current(key)) {
+            ring.shared.state.post.lock.withdraw();
+        }
+        jobs.staying = staying;
+    }
+
     /// Takes a ring over. If somebody is in the middle of its sync, that is for later: he does not lose what he is doing, nor
     /// does the worker do it once more.
     fn take(&self, jobs: &mut Jobs, key: &RingKey, naps: &mut Naps) {
         let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
         let Some(public) = self.handle(key.port, dir, key.index) else { return };
-        let lock = &public.shared.state.sync.lock;
-        let (posted, is_ours) = match jobs.late.remove(key) {
-            Some(late) => (late.posted, lock.claim()),
-            None => (public.shared.state.post.posted.load(), claim(lock, naps)),
-        };
-        let private = if is_ours { self.private_ring(jobs, key.port, dir, key.index) } else { None };
-        let Some(private) = private else {
-            jobs.late.insert(*key, Late { ring: public.shared, posted });
-            return;
-        };
-        take_over(&public, &private, posted, naps);
-        jobs.held.insert(*key, RingHandle { ring: public.ring.clone(), shared: private, dir });
+        let state = public.shared.state.clone();
+        let is_late = jobs.late.remove(key).is_some();
+        // Who read that the ring is brokered when it was so before may be about to post.
+        let mut locks = [&state.sync.lock, &state.post.lock].into_iter();
+        if !locks.all(|lock| if is_late { lock.claim() } else { claim(lock, naps) }) {
+            jobs.late.insert(*key, public.shared);
+        } else if let Some(private) = self.private_ring(jobs, key.port, dir, key.index) {
+            take_over(&public, &private);
+            jobs.held.insert(*key, RingHandle { ring: public.ring, shared: private, dir });
+        } else {
+            state.sync.lock.withdraw();
+            state.post.lock.withdraw();
+            jobs.late.insert(*key, public.shared);
+        }
     }
 
     /// Keeps senders that are late away from the receive rings of mixed switches: the worker has the senders' lock of each, or waits
@@ -292,9 +324,7 @@ impl Registry {
         let dir = if key.is_tx { Dir::Tx } else { Dir::Rx };
         let Some(port) = self.ports.get(&key.port) else { return };
         if let Some(ring) = RingShared::new(&port.state.map, &port.geometry, dir, key.index) {
-            change_hands(&ring, false);
-            ring.state.sync.lock.unlock(BROKER);
-            ring.state.ack.acked.publish(ring.state.post.posted.load());
+            give_back(&ring);
         }
     }
 

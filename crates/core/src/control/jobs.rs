@@ -2,7 +2,6 @@
 
 use super::LockKind;
 use super::PortId;
-use super::takeover::Late;
 use crate::adapter::{RingDriver, SyncFlags};
 use crate::kring::{BROKER, RingHandle, distance};
 use crate::layout::{Dir, RingShared};
@@ -160,11 +159,12 @@ impl LateRings {
     /// True if somebody has let go of one.
     #[must_use]
     pub fn have_some_come(&self) -> bool {
-        let lock = |ring: &RingShared, kind| match kind {
+        let is_claimed = |(ring, kind): &(RingShared, LockKind)| match kind {
+            LockKind::Sync => ring.state.sync.lock.is_claimed(),
             LockKind::Senders => ring.state.senders.lock.is_claimed(),
-            _ => ring.state.sync.lock.is_claimed(),
+            LockKind::Post => ring.state.post.lock.is_claimed(),
         };
-        self.0.iter().any(|(ring, kind)| !lock(ring, *kind))
+        !self.0.iter().all(is_claimed)
     }
 }
 
@@ -178,7 +178,10 @@ pub struct Jobs {
     pub(super) private: HashMap<PortId, Arc<Map>>,
     pub(super) held: BTreeMap<RingKey, RingHandle>,
     /// Rings that are to be held, in whose sync somebody is. They stay direct until he hands them over.
-    pub(super) late: BTreeMap<RingKey, Late>,
+    pub(super) late: BTreeMap<RingKey, RingShared>,
+    /// Rings that are held still, because somebody is in the middle of a post. They go back, and all that they have to do with, when he
+    /// has finished it.
+    pub(super) staying: BTreeMap<RingKey, RingShared>,
     /// The senders' locks of the receive rings of mixed switches, by port and ring.
     pub(super) senders: BTreeMap<(PortId, u16), SendersLock>,
     pub(super) pages: HashMap<usize, SharedRef<SwitchPage>>,
@@ -225,9 +228,14 @@ impl Jobs {
     /// What the broker still waits for. To be looked at now and then: when one of them has come, the jobs are to be refreshed.
     #[must_use]
     pub fn late(&self) -> LateRings {
-        let syncs = self.late.values().map(|late| (late.ring.clone(), LockKind::Sync));
+        let late = self.late.values().map(|ring| {
+            let is_synced = ring.state.sync.lock.holder() == BROKER;
+            (ring.clone(), if is_synced { LockKind::Post } else { LockKind::Sync })
+        });
+        let staying = self.staying.values().map(|ring| (ring.clone(), LockKind::Post));
         let senders = self.senders.values().filter(|s| !s.is_ours);
-        LateRings(syncs.chain(senders.map(|s| (s.ring.clone(), LockKind::Senders))).collect())
+        let senders = senders.map(|s| (s.ring.clone(), LockKind::Senders));
+        LateRings(late.chain(staying).chain(senders).collect())
     }
 
     /// True if senders to the ring, which is of a mixed switch, are the broker's.

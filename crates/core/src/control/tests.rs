@@ -270,7 +270,7 @@ fn rings_are_taken_over_in_bounded_time_whoever_holds_their_locks() {
     let began = std::time::Instant::now();
     r.refresh_jobs(&mut jobs);
     let took = began.elapsed();
-    // 192 rings; 100 naps of 100 us and 20 of 50 in all, each of which may take twice as long.
+    // 192 rings; 100 naps of 100 us in all, each of which may take twice as long.
     assert!(took < std::time::Duration::from_millis(150), "{took:?}");
     assert_eq!(jobs.list.len(), 16, "the stranger's");
     // Those that are late stay as they are, until their holders unlock them, or die.

@@ -209,3 +209,134 @@ fn an_end_of_a_pipe_that_pauses_when_it_is_watched() {
         }
     }
 }
+
+fn until(mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(5);
+    while !done() {
+        assert!(Instant::now() < until);
+        ringway_os::sys::yield_now();
+    }
+}
+
+/// Who sends, who receives, and on which ring somebody pauses.
+const POSTS: [([&str; 2], Dir); 4] = [
+    (["vale0:a", "vale0:b"], Dir::Tx),
+    (["vale0:a", "vale0:b"], Dir::Rx),
+    (["x{1", "x}1"], Dir::Tx),
+    (["x{1", "x}1"], Dir::Rx),
+];
+
+/// Opens both ports, which know each other.
+fn two(w: &mut World, ports: [&str; 2]) -> [End; 2] {
+    let [mut a, mut b] = ports.map(|name| w.open(ME, name, &all()));
+    b.send(&[frame(9, 2, 0)]);
+    receive(&mut a, 1);
+    [a, b]
+}
+
+/// Takes buffers from the second port's RX ring: all rings that frames pass are the broker's.
+fn watch(w: &mut World, ports: [&str; 2]) -> End {
+    w.open(ME, ports[1], &monitor(NR_ZCOPY_MON))
+}
+
+#[test]
+fn who_pauses_in_the_middle_of_a_post_keeps_what_he_posts_to() {
+    for (ports, dir) in POSTS {
+        let mut w = World::new();
+        let [mut a, mut b] = two(&mut w, ports);
+        let watcher = watch(&mut w, ports);
+        put(&a, 2, 1, 0..5);
+        assert_eq!(a.sync(Dir::Tx), SyncOutcome::Done);
+        let of = if dir == Dir::Tx { &a } else { &b };
+        let ring = of.ring(dir).handle().clone();
+        let (me, state) = (of.endpoint.attachment(), &ring.shared.state);
+        state.post.lock.try_lock(me).unwrap();
+
+        w.close(&watcher);
+        assert!(ring.is_brokered() && !w.has_all(), "{ports:?} {dir:?}");
+        // Others go on, and a new monitor is as good as the old one.
+        let watcher = watch(&mut w, ports);
+        assert!(w.has_all());
+        w.close(&watcher);
+        assert!(ring.is_brokered() && !w.has_all(), "{ports:?} {dir:?}");
+
+        state.post.lock.unlock(me);
+        until(|| !ring.is_brokered() && w.has_all());
+        put(&a, 2, 1, 5..10);
+        assert_eq!(a.sync(Dir::Tx), SyncOutcome::Done);
+        assert_eq!(receive(&mut b, 10), (0..10).collect::<Vec<u8>>(), "{ports:?} {dir:?}");
+        assert!(w.registry().held_locks(ME).is_empty());
+    }
+}
+
+/// He read that a ring is brokered, and comes to post when it is not any more, or not yet again.
+#[test]
+fn who_comes_late_to_post_is_sent_away_or_waits() {
+    for (ports, dir) in POSTS {
+        let mut w = World::new();
+        let [mut a, mut b] = two(&mut w, ports);
+        let watcher = watch(&mut w, ports);
+        put(&a, 2, 1, 0..5);
+        assert_eq!(a.sync(Dir::Tx), SyncOutcome::Done);
+        w.close(&watcher);
+        put(&a, 2, 1, 5..10);
+        let of = if dir == Dir::Tx { &mut a } else { &mut b };
+        let ring = of.ring(dir).handle().clone();
+        let (me, state) = (of.endpoint.attachment(), &ring.shared.state);
+        let posted = state.post.posted.load();
+        assert_eq!(of.sync_brokered(dir), SyncOutcome::Brokered, "{ports:?} {dir:?}");
+        assert_eq!(state.post.posted.load(), posted);
+
+        // He has the lock when the broker comes again.
+        state.post.lock.try_lock(me).unwrap();
+        let _watcher = watch(&mut w, ports);
+        assert!(ring.is_brokered() && !w.has_all(), "{ports:?} {dir:?}");
+        assert!(!state.post.lock.unlock(me), "it is the broker's");
+        until(|| w.has_all());
+        assert_eq!(a.sync(Dir::Tx), SyncOutcome::Done);
+        assert_eq!(receive(&mut b, 10), (0..10).collect::<Vec<u8>>(), "{ports:?} {dir:?}");
+    }
+}
+
+#[test]
+fn a_ring_that_nobody_wants_any_more_is_not_waited_for() {
+    for (ports, dir) in POSTS {
+        let mut w = World::new();
+        let [mut a, mut b] = two(&mut w, ports);
+        put(&a, 2, 1, 0..5);
+        let end = if dir == Dir::Tx { &mut a } else { &mut b };
+        let done = end.sync_with_pause(dir, Pause::Before, || {
+            let watcher = watch(&mut w, ports);
+            assert!(!w.has_all());
+            w.close(&watcher);
+            assert!(w.has_all());
+        });
+        assert_eq!(done, SyncOutcome::Done);
+        assert!(!end.ring(dir).handle().is_brokered(), "{ports:?} {dir:?}");
+        assert_eq!(a.sync(Dir::Tx), SyncOutcome::Done);
+        assert_eq!(receive(&mut b, 5), (0..5).collect::<Vec<u8>>(), "{ports:?} {dir:?}");
+    }
+}
+
+/// A post that was not served when its ring was given back is none for who serves it next.
+#[test]
+fn a_post_of_earlier_times_is_not_served() {
+    for (ports, _) in POSTS.into_iter().step_by(2) {
+        let mut w = World::new();
+        let [mut a, mut b] = two(&mut w, ports);
+        let watcher = watch(&mut w, ports);
+        put(&a, 2, 1, 0..5);
+        assert_eq!(a.sync(Dir::Tx), SyncOutcome::Done);
+        w.close(&watcher);
+        put(&a, 2, 1, 5..10);
+        assert_eq!(a.sync(Dir::Tx), SyncOutcome::Done);
+        let state = a.ring(Dir::Tx).handle().shared.state.clone();
+        state.post.posted.publish(state.post.posted.load() + 1);
+        let _watcher = watch(&mut w, ports);
+        until(|| state.ack.acked.load() == state.post.posted.load());
+        put(&a, 2, 1, 10..15);
+        assert_eq!(a.sync(Dir::Tx), SyncOutcome::Done);
+        assert_eq!(receive(&mut b, 15), (0..15).collect::<Vec<u8>>(), "{ports:?}");
+        assert_eq!(counters(&a, Dir::Tx).packets, 15);
+    }
+}

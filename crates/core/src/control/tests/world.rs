@@ -198,6 +198,12 @@ impl End {
         }
     }
 
+    /// A sync of who read a moment ago that the ring is brokered.
+    pub fn sync_brokered(&mut self, dir: Dir) -> SyncOutcome {
+        let (ring, me) = (self.ring(dir).handle().clone(), self.endpoint.attachment());
+        ring.sync_brokered(me, &self.endpoint.grant().worker_bell.clone(), true, &mut self.source)
+    }
+
     pub fn sync(&mut self, dir: Dir) -> SyncOutcome {
         self.endpoint.sync(dir, 0, SyncFlags::FORCE, &mut self.source)
     }
