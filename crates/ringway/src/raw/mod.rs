@@ -42,6 +42,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 mod agent;
+pub mod legacy;
 mod poll;
 
 pub use crate::bound::Bound;
