@@ -183,7 +183,7 @@ fn bridge(mem_id: u16, names: [&str; 2]) -> Result<[Mapped; 2], Box<dyn std::err
     let socket = std::env::var_os("RINGWAY_SOCKET").ok_or("RINGWAY_SOCKET")?;
     let req = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_mem_id: mem_id, ..Default::default() };
     let [a, b] = names.map(|name| {
-        let (g, conn) = raw::register(socket.as_ref(), name, &req);
+        let (g, conn) = raw::register_as(socket.as_ref(), name, &req).expect("it is granted");
         RingView::new(&g.region.map, &g.layout, g.tx.offsets[0], g.geometry.tx_slots).map(|r| (r, g, conn))
     });
     Ok([a.ok_or("no ring")?, b.ok_or("no ring")?])

@@ -4,9 +4,8 @@ use crate::{HOSTILE, OTHER, while_stopped};
 use ringway_abi::Errno;
 use ringway_abi::wire::{self, Kind};
 use ringway_core::layout::{Dir, RingShared};
-use ringway_e2e::hostile::{
-    Lingering, as_user, ask, become_user, latencies, refusal, register, register_message,
-};
+use ringway_e2e::hostile::{Lingering, as_user, become_user, latencies};
+use ringway_e2e::raw::{ask, refusal, register, register_message};
 use ringway_e2e::{TestBroker, root_or_skip};
 use ringway_os::event::{Doorbell, Epoll, EventFlags};
 use ringway_os::sock::Conn;
