@@ -2,8 +2,9 @@
 
 use crate::handing::hear;
 use crate::traffic::{expect, send};
-use crate::{LONG, Outcome, open, say};
+use crate::{LONG, open};
 use ringway::Interest;
+use ringway_e2e::role::{Outcome, say};
 use ringway_os::sock::Conn;
 use ringway_os::sys::fork_to;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};

@@ -1,9 +1,10 @@
 //! Descriptors that are handed to other processes over a socket.
 
-use crate::{LONG, Outcome, say, until_told};
+use crate::{LONG, until_told};
 use ringway::raw;
 use ringway::{NicMode, Port};
 use ringway_abi::{NR_REG_ALL_NIC, nmreq_register};
+use ringway_e2e::role::{Outcome, say};
 use ringway_os::sock::{Conn, Listener};
 use ringway_os::sys::wait_readable;
 use std::os::fd::{AsFd, OwnedFd};

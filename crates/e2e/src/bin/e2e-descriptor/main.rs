@@ -14,25 +14,18 @@ use crate::handing::{give, receive_fd, serve, take_fd};
 use crate::probes::{close_semantics, pry, recognise};
 use crate::traffic::{expect, receive, send};
 use ringway::Port;
+use ringway_e2e::role::{Outcome, end, say};
 use ringway_os::sock::Conn;
 use ringway_os::sys::detach_from_starter;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
-
 /// Far more than anything here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
-
-pub(crate) fn say(text: &str) {
-    let mut out = std::io::stdout();
-    let _ = writeln!(out, "{text}");
-    let _ = out.flush();
-}
 
 /// Until the test closes our input.
 pub(crate) fn until_told() {
@@ -185,11 +178,5 @@ fn then(port: &mut Port, what: &str, count: u64) -> Outcome {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
-    }
+    end(run())
 }

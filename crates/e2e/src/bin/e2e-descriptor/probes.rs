@@ -2,13 +2,13 @@
 
 use crate::forks::{in_child, join_child};
 use crate::handing::hear;
-use crate::{Outcome, say};
 use ringway::raw::{self, Joined};
 use ringway::{NicMode, Port};
 use ringway_abi::wire::{self, Kind};
 use ringway_abi::{Errno, NR_EXCLUSIVE, NR_REG_ALL_NIC, nmreq_register};
 use ringway_core::handover::grant_in;
 use ringway_core::lease::GrantKind;
+use ringway_e2e::role::{Outcome, say};
 use ringway_os::sock::Conn;
 use std::os::fd::{AsFd, OwnedFd};
 use zerocopy::IntoBytes;

@@ -1,7 +1,8 @@
 //! Frames with numbers, sent and received.
 
-use crate::{LONG, Outcome, say};
+use crate::LONG;
 use ringway::{Interest, Port};
+use ringway_e2e::role::{Outcome, say};
 
 fn frame(seq: u64) -> [u8; 60] {
     let mut f = [0; 60];
