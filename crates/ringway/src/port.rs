@@ -116,10 +116,8 @@ impl Port {
         let bufs = bufs.filter(|b| b.payload(0).is_some()).ok_or_else(bad)?;
         let fixed = Fixed { port: NEXT_PORT.fetch_add(1, Relaxed), exclusive };
         let extras = Extras::none(&bufs, fixed.port);
-        let waiter = Waiter::new(&bound, bound.link.present_attachment()).map_err(|e| OpenError::Io {
-            errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
-            message: format!("cannot make an epoll for the port: {e}"),
-        })?;
+        let waiter = Waiter::new(&bound, bound.link.present_attachment())
+            .map_err(|e| OpenError::io("cannot make an epoll for the port", &e))?;
         Ok(Port { bound, waiter, extras, keeper: 0, bufs, fixed, netmap })
     }
 

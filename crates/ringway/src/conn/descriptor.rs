@@ -1,6 +1,6 @@
 //! What a descriptor has bound: opened here, or handed to us by another process.
 
-use super::{ANSWER_TIMEOUT, BUSY_QUEUE, Broker, Memory, TRIES, refused};
+use super::{ANSWER_TIMEOUT, Broker, Memory, TRIES, while_queue_busy};
 use crate::attach::Attachment;
 use crate::error::OpenError;
 use ringway_abi::wire::{self, Kind};
@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zerocopy::IntoBytes;
 
 /// How long a peer's memory may take, inside a sync.
@@ -76,22 +76,8 @@ impl Session {
         memory: Option<&Memory>,
     ) -> Result<(Session, Grant, nmreq_register), OpenError> {
         let attachment = broker.attachment()?;
-        let start = Instant::now();
-        loop {
-            match broker.ask_register(name, req, mode, options, memory) {
-                // A queue of an interface stays busy for a moment after it was closed.
-                Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
-                    ringway_os::sys::sleep(Duration::from_millis(5));
-                }
-                Err(OpenError::Refused { errno: Errno::EAGAIN, message }) => {
-                    return Err(OpenError::Refused { errno: Errno::EBUSY, message });
-                }
-                other => {
-                    let (grant, req) = other?;
-                    return Ok((Session { broker, attachment, guest: None, pin: None }, grant, req));
-                }
-            }
-        }
+        let (grant, req) = while_queue_busy(|| broker.ask_register(name, req, mode, options, memory))?;
+        Ok((Session { broker, attachment, guest: None, pin: None }, grant, req))
     }
 
     /// Takes part in what a descriptor has bound that somebody handed us.
@@ -105,7 +91,8 @@ impl Session {
             Err(OpenError::Refused { errno: Errno::ENXIO, .. }) => return Ok(Membership::Unbound),
             other => other?,
         };
-        let grant = grant_in(&answer.body, answer.fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
+        let grant = grant_in(&answer.body, answer.fds)
+            .map_err(|e| OpenError::refused(Errno::ENOMEM, e.to_string()))?;
         let is_guest = matches!(grant.kind, GrantKind::Guest(_));
         let guest = is_guest.then(|| AtomicU32::new(attachment.number()));
         Ok(Membership::Bound(Session { broker, attachment, guest, pin: None }, Box::new(grant)))
