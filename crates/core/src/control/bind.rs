@@ -87,7 +87,7 @@ impl Registry {
         }
         let offsets = |registry: &Registry, dir: Dir, n: u16, range: &Range<u16>| -> Vec<u64> {
             let Ok(port) = registry.port(id) else { return vec![] };
-            let rings = if dir == Dir::Tx { &port.tx } else { &port.rx };
+            let rings = port.rings(dir);
             (0..n)
                 .map(|i| if range.contains(&i) { rings[usize::from(i)].offset.unwrap_or(0) } else { 0 })
                 .collect()

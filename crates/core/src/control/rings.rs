@@ -2,7 +2,7 @@
 
 use super::audit::{pipe_buffers, ring_buffers};
 use super::bind::gone;
-use super::{ControlError, Kind, PortId, RegionId, Registry, RingUse};
+use super::{ControlError, Kind, PortEntry, PortId, RegionId, Registry, RingUse};
 use crate::kring::RingHandle;
 use crate::layout::{Dir, RingShared};
 use crate::offsets::Offsets;
@@ -23,15 +23,26 @@ pub(super) struct Taken {
     pub is_new: bool,
 }
 
+impl PortEntry {
+    /// Its rings of one direction.
+    pub(super) fn rings(&self, dir: Dir) -> &[RingUse] {
+        if dir == Dir::Tx { &self.tx } else { &self.rx }
+    }
+
+    fn rings_mut(&mut self, dir: Dir) -> &mut [RingUse] {
+        if dir == Dir::Tx { &mut self.tx } else { &mut self.rx }
+    }
+}
+
 impl Registry {
     pub(super) fn ring_use(&self, id: PortId, dir: Dir, i: u16) -> Option<&RingUse> {
         let port = self.ports.get(&id)?;
-        if dir == Dir::Tx { &port.tx } else { &port.rx }.get(usize::from(i))
+        port.rings(dir).get(usize::from(i))
     }
 
     pub(super) fn ring_use_mut(&mut self, id: PortId, dir: Dir, i: u16) -> Option<&mut RingUse> {
         let port = self.ports.get_mut(&id)?;
-        if dir == Dir::Tx { &mut port.tx } else { &mut port.rx }.get_mut(usize::from(i))
+        port.rings_mut(dir).get_mut(usize::from(i))
     }
 
     /// One more user of a ring; the first makes it.
@@ -43,7 +54,7 @@ impl Registry {
         exclusive: bool,
     ) -> Result<Taken, ControlError> {
         let port = self.port(id)?;
-        let ring = if dir == Dir::Tx { &port.tx } else { &port.rx }[usize::from(i)].clone();
+        let ring = port.rings(dir)[usize::from(i)].clone();
         let taken = Taken { dir, index: i, is_first: ring.users == 0, is_new: ring.offset.is_none() };
         if ring.offset.is_none() {
             match port.kind {
@@ -52,7 +63,7 @@ impl Registry {
             }
         }
         let port = self.ports.get_mut(&id).ok_or_else(gone)?;
-        let ring = &mut if dir == Dir::Tx { &mut port.tx } else { &mut port.rx }[usize::from(i)];
+        let ring = &mut port.rings_mut(dir)[usize::from(i)];
         ring.users += 1;
         ring.exclusive = exclusive;
         let Some(shared) = RingShared::new(&port.state.map, &port.geometry, dir, i) else { return Ok(taken) };
@@ -74,10 +85,10 @@ impl Registry {
             Ok(ofs) => ofs,
             Err(e) => return Err(self.exhausted(e, region_id)),
         };
-        let ring = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
-        ring[usize::from(i)].offset = Some(ofs);
-        ring[usize::from(i)].epoch += 1;
-        ring[usize::from(i)].offsets = Offsets::default();
+        let ring = &mut port.rings_mut(dir)[usize::from(i)];
+        ring.offset = Some(ofs);
+        ring.epoch += 1;
+        ring.offsets = Offsets::default();
         let is_nic = matches!(port.kind, Kind::Nic(_));
         if let Some(handle) = self.handle(id, dir, i) {
             handle.reset();
@@ -98,9 +109,9 @@ impl Registry {
         let region = &mut self.regions.get_mut(&region_id).ok_or_else(gone)?.region;
         match region.make_ring(far, i, own.num_slots(), false) {
             Ok(ofs) => {
-                let rings = if far == Dir::Tx { &mut entry.tx } else { &mut entry.rx };
-                rings[usize::from(i)].offset = Some(ofs);
-                rings[usize::from(i)].offsets = Offsets::default();
+                let ring = &mut entry.rings_mut(far)[usize::from(i)];
+                ring.offset = Some(ofs);
+                ring.offsets = Offsets::default();
             }
             Err(e) => {
                 let bufs = self.free_ring(id, dir, i);
@@ -120,8 +131,7 @@ impl Registry {
     /// The ring with its state, if it exists.
     pub(super) fn handle(&self, id: PortId, dir: Dir, i: u16) -> Option<RingHandle> {
         let port = self.ports.get(&id)?;
-        let rings = if dir == Dir::Tx { &port.tx } else { &port.rx };
-        let ofs = rings.get(usize::from(i))?.offset?;
+        let ofs = port.rings(dir).get(usize::from(i))?.offset?;
         let shared = RingShared::new(&port.state.map, &port.geometry, dir, i)?;
         let ring = self.regions.get(&port.region)?.region.ring(ofs, shared.num_slots)?;
         Some(RingHandle { ring, shared, dir })
@@ -148,8 +158,7 @@ impl Registry {
         let Some(port) = self.ports.get_mut(&id) else { return vec![] };
         let is_pipe = matches!(port.kind, Kind::Pipe { .. });
         let is_nic = matches!(port.kind, Kind::Nic(_));
-        let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
-        let Some(ring) = rings.get_mut(usize::from(i)) else { return vec![] };
+        let Some(ring) = port.rings_mut(dir).get_mut(usize::from(i)) else { return vec![] };
         ring.users = ring.users.saturating_sub(1);
         ring.exclusive = false;
         if ring.users > 0 || is_pipe {
@@ -169,8 +178,7 @@ impl Registry {
     fn free_ring(&mut self, id: PortId, dir: Dir, i: u16) -> Vec<u32> {
         let Some(handle) = self.handle(id, dir, i) else { return vec![] };
         let Some(port) = self.ports.get_mut(&id) else { return vec![] };
-        let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
-        let Some(ofs) = rings[usize::from(i)].offset.take() else { return vec![] };
+        let Some(ofs) = port.rings_mut(dir)[usize::from(i)].offset.take() else { return vec![] };
         let in_place = matches!(port.kind, Kind::Monitor(_));
         if let Some(entry) = self.regions.get_mut(&port.region) {
             entry.region.drop_ring(ofs);
@@ -205,8 +213,7 @@ impl Registry {
                 bufs.extend(valid);
                 for (id, dir) in [(tx_end, Dir::Tx), (rx_end, Dir::Rx)] {
                     let Some(port) = self.ports.get_mut(&id) else { continue };
-                    let rings = if dir == Dir::Tx { &mut port.tx } else { &mut port.rx };
-                    if let Some(ofs) = rings[usize::from(i)].offset.take()
+                    if let Some(ofs) = port.rings_mut(dir)[usize::from(i)].offset.take()
                         && let Some(entry) = self.regions.get_mut(&port.region)
                     {
                         entry.region.drop_ring(ofs);
