@@ -1,6 +1,5 @@
 //! Network interfaces on a switch, through the real broker: veth pairs between namespaces of their own. Source: semantics.md 19,
 //! 20; abi.md 9.3, 9.4, 9.9.
-#![allow(missing_docs)]
 #![forbid(unsafe_code)]
 
 use ringway::{Broker, Errno, Interest, OpenError};

@@ -2,7 +2,6 @@
 //! lock: afterwards every buffer has one owner, every packet is counted, nothing is left, and the living went on at once.
 //!
 //! The tests run one after the other: times are measured.
-#![allow(missing_docs)]
 
 use ringway_e2e::hostile::Random;
 use ringway_e2e::ns::Pair;

@@ -1,6 +1,5 @@
 //! Monitors of network interfaces, through the real broker: what they see is what passed, and rings that change hands under traffic
 //! lose and double nothing. Source: semantics.md 22.
-#![allow(missing_docs)]
 #![forbid(unsafe_code)]
 
 use ringway::{Broker, Errno, Interest, NS_TXMON, Netmap, OpenError, Port, SyncError};
