@@ -245,7 +245,7 @@ impl Port {
     /// The first [`SyncError`]; the other rings are synced all the same.
     #[inline]
     pub fn txsync(&mut self) -> Result<(), SyncError> {
-        self.sync(Dir::Tx, SyncFlags::FORCE)
+        self.sync(Dir::Tx, SyncFlags::empty())
     }
 
     /// rxsync of all RX rings: gives released slots back and takes in what has arrived, in this thread. Never blocks.
@@ -256,7 +256,7 @@ impl Port {
     /// The first [`SyncError`]; the other rings are synced all the same.
     #[inline]
     pub fn rxsync(&mut self) -> Result<(), SyncError> {
-        self.sync(Dir::Rx, SyncFlags::FORCE | SyncFlags::TIMESTAMP)
+        self.sync(Dir::Rx, SyncFlags::TIMESTAMP)
     }
 
     /// Sends like [`Port::txsync`], but where a worker of the broker does the work, does not wait until it is done: packets may
@@ -266,7 +266,7 @@ impl Port {
     /// As [`Port::txsync`].
     #[inline]
     pub fn post(&mut self) -> Result<(), SyncError> {
-        self.sync(Dir::Tx, SyncFlags::FORCE | SyncFlags::POST)
+        self.sync(Dir::Tx, SyncFlags::POST)
     }
 
     #[inline]

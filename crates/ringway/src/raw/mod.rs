@@ -224,7 +224,7 @@ impl Bound {
     /// EBUSY in CSB mode.
     pub fn txsync(&self) -> Result<(), SyncError> {
         self.not_csb()?;
-        self.sync_all(Dir::Tx, SyncFlags::FORCE, |e| self.tells(e))
+        self.sync_all(Dir::Tx, SyncFlags::empty(), |e| self.tells(e))
     }
 
     /// NIOCRXSYNC: as [`Bound::txsync`], for all bound RX rings.
@@ -233,7 +233,7 @@ impl Bound {
     /// As [`Bound::txsync`].
     pub fn rxsync(&self) -> Result<(), SyncError> {
         self.not_csb()?;
-        self.sync_all(Dir::Rx, SyncFlags::FORCE | SyncFlags::TIMESTAMP, |e| self.tells(e))
+        self.sync_all(Dir::Rx, SyncFlags::TIMESTAMP, |e| self.tells(e))
     }
 
     #[inline]

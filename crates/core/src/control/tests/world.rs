@@ -154,7 +154,7 @@ impl End {
     }
 
     pub fn sync(&mut self, dir: Dir) -> SyncOutcome {
-        self.endpoint.sync(dir, 0, SyncFlags::FORCE, &mut self.source)
+        self.endpoint.sync(dir, 0, SyncFlags::empty(), &mut self.source)
     }
 
     pub fn send(&mut self, parts: &[Vec<u8>]) {
