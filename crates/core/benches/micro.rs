@@ -4,10 +4,10 @@
 //! `cargo bench -p ringway-core --bench micro [-- NAME]`. docs/measurements.md says how to read it.
 
 #[path = "hot/bed.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the other bench needs more of it")]
 mod bed;
 #[path = "hot/case.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the other bench needs more of it")]
 mod case;
 #[path = "hot/client.rs"]
 mod client;

@@ -230,7 +230,7 @@ impl RingHandle {
 
     /// Stores the engine's copies back, and counts what was received. The driver has published `hwcur` itself.
     #[inline]
-    pub fn save(&self, kring: &Kring<'_>) {
+    pub(crate) fn save(&self, kring: &Kring<'_>) {
         let state = &*self.shared.state;
         let received = kring.packets | kring.bytes != 0;
         if received {
@@ -279,7 +279,7 @@ impl RingHandle {
     /// The slot's buffer if it is one, else 0: the dummy that nobody owns.
     #[inline]
     #[must_use]
-    pub fn valid_buf(&self, word: SlotWord) -> u32 {
+    pub(crate) fn valid_buf(&self, word: SlotWord) -> u32 {
         let idx = word.buf_idx();
         if idx >= FIRST_BUF_IDX && idx < self.ring.bufs.count() { idx } else { 0 }
     }

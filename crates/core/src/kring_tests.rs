@@ -302,7 +302,7 @@ fn a_driver_that_fails_leaves_the_tail_alone_but_keeps_what_came_before_a_missin
 fn s7_only_rx_rings_are_stamped_and_only_when_asked() {
     for (dir, flags, stamped) in [
         (Dir::Rx, SyncFlags::TIMESTAMP, true),
-        (Dir::Rx, SyncFlags::FORCE, false),
+        (Dir::Rx, SyncFlags::POST, false),
         (Dir::Tx, SyncFlags::all(), false),
     ] {
         let ring = SimRing::lone(dir, 8, 64);

@@ -129,7 +129,7 @@ impl RegionWish {
     ///
     /// Source: abi.md 9.12.
     #[must_use]
-    pub fn lay_out_in(&self, memsize: u64) -> Option<RegionLayout> {
+    pub(crate) fn lay_out_in(&self, memsize: u64) -> Option<RegionLayout> {
         let bytes = |p: PoolWish| u64::from(p.objsize) * u64::from(p.objtotal);
         let wanted = bytes(self.ifs).checked_add(bytes(self.rings))?.checked_add(bytes(self.bufs))?;
         let sizes = [(self.ifs, align_of::<u64>()), (self.rings, align_of::<RingHeader>()), (self.bufs, 64)];

@@ -47,7 +47,7 @@ impl Offsets {
     /// What a pipe's receiver has in its slot's `ptr` when `came` arrives: the larger of both offsets.
     #[inline]
     #[must_use]
-    pub fn keep_larger(&self, own: u64, came: u64) -> u64 {
+    pub(crate) fn keep_larger(&self, own: u64, came: u64) -> u64 {
         let ofs = self.of(own);
         if self.of(came) < ofs { self.put(came, ofs) } else { came }
     }
@@ -68,7 +68,7 @@ impl Offsets {
     /// As [`Offsets::load`], what the senders to a ring go by.
     #[inline]
     #[must_use]
-    pub fn load_senders(line: &SendersLine, buf_size: u32) -> Self {
+    pub(crate) fn load_senders(line: &SendersLine, buf_size: u32) -> Self {
         let mask = line.offset_mask.load(Relaxed);
         Offsets { mask, max: line.offset_max.load(Relaxed).min(buf_size), gap: 0 }
     }
@@ -81,7 +81,7 @@ impl Offsets {
     }
 
     /// The same, for its senders.
-    pub fn store_senders(&self, state: &RingState) {
+    pub(crate) fn store_senders(&self, state: &RingState) {
         state.senders.offset_max.store(self.max, Relaxed);
         state.senders.offset_mask.store(self.mask, Relaxed);
     }

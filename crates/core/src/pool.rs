@@ -196,23 +196,23 @@ impl Region {
 
     /// Buffers that nobody has.
     #[must_use]
-    pub fn free_bufs(&self) -> u32 {
+    pub(crate) fn free_bufs(&self) -> u32 {
         self.buf_books.free
     }
 
     /// True if somebody has buffer `idx`.
     #[must_use]
-    pub fn is_buf_taken(&self, idx: u32) -> bool {
+    pub(crate) fn is_buf_taken(&self, idx: u32) -> bool {
         self.buf_books.is_taken(idx)
     }
 
     /// Takes a buffer.
-    pub fn take_buf(&mut self) -> Option<u32> {
+    pub(crate) fn take_buf(&mut self) -> Option<u32> {
         self.buf_books.take()
     }
 
     /// Gives a buffer back; false if `idx` is none, or nobody had it.
-    pub fn give_buf(&mut self, idx: u32) -> bool {
+    pub(crate) fn give_buf(&mut self, idx: u32) -> bool {
         idx >= FIRST_BUF_IDX && self.buf_books.give(idx)
     }
 
@@ -221,7 +221,7 @@ impl Region {
     ///
     /// # Errors
     /// [`Exhausted`]; nothing is taken then.
-    pub fn make_ring(
+    pub(crate) fn make_ring(
         &mut self,
         dir: Dir,
         ringid: u16,
@@ -267,7 +267,7 @@ impl Region {
     }
 
     /// Gives a ring object back, not its buffers.
-    pub fn drop_ring(&mut self, ofs: u64) {
+    pub(crate) fn drop_ring(&mut self, ofs: u64) {
         let obj = (ofs - self.layout.rings.offset) / u64::from(self.layout.rings.objsize);
         self.ring_books.give(obj as u32);
     }
@@ -277,7 +277,7 @@ impl Region {
     ///
     /// # Errors
     /// [`Exhausted::Interfaces`].
-    pub fn make_if(&mut self, name: &str, tx: &[u64], rx: &[u64]) -> Result<u64, Exhausted> {
+    pub(crate) fn make_if(&mut self, name: &str, tx: &[u64], rx: &[u64]) -> Result<u64, Exhausted> {
         let entries = tx.len() + 1 + rx.len() + 1;
         if size_of::<IfHeader>() + 8 * entries > self.layout.ifs.objsize as usize {
             return Err(Exhausted::Interfaces);
@@ -316,7 +316,7 @@ impl Region {
     }
 
     /// Gives an interface record back.
-    pub fn drop_if(&mut self, ofs: u64) {
+    pub(crate) fn drop_if(&mut self, ofs: u64) {
         self.if_books.give(((ofs - self.layout.ifs.offset) / u64::from(self.layout.ifs.objsize)) as u32);
     }
 
@@ -344,7 +344,7 @@ impl Region {
     }
 
     /// Takes the buffers on the record's list off it, whatever the application put there; they stay taken.
-    pub fn take_list(&self, if_ofs: u64) -> Vec<u32> {
+    pub(crate) fn take_list(&self, if_ofs: u64) -> Vec<u32> {
         let list = self.list_extra(if_ofs);
         if let Some(header) = self.bufs_head(if_ofs) {
             header.ni_bufs_head.store(0, Relaxed);
@@ -354,7 +354,7 @@ impl Region {
 
     /// The buffers on the record's list, up to the first that is no buffer, nobody's, or on it already.
     #[must_use]
-    pub fn list_extra(&self, if_ofs: u64) -> Vec<u32> {
+    pub(crate) fn list_extra(&self, if_ofs: u64) -> Vec<u32> {
         let mut out = vec![];
         let mut idx = self.bufs_head(if_ofs).map_or(0, |h| h.ni_bufs_head.load(Relaxed));
         if idx < FIRST_BUF_IDX {

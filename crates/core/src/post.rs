@@ -27,7 +27,7 @@ const LOOK_EVERY: u32 = 64;
 
 impl RingShared {
     /// The worker has brought this ring packets or room: its owner looks again, and wakes up if it sleeps.
-    pub fn tell_owner(&self, bell: &Doorbell) {
+    pub(crate) fn tell_owner(&self, bell: &Doorbell) {
         let progress = &self.state.ack.progress;
         progress.publish(progress.load().wrapping_add(1));
         if self.state.sleep.owner.take(u32::MAX) {
@@ -40,7 +40,7 @@ impl RingHandle {
     /// One sync by way of the worker. With `wait`, it ends when the worker has done it; without, what the worker has done so far
     /// is taken in. `Brokered`: the ring changed hands meanwhile, so that what was posted may not be done; sync again.
     /// `Skipped`: somebody is stopped in the middle of a post, or the broker is gone, or hangs.
-    pub fn sync_brokered(
+    pub(crate) fn sync_brokered(
         &self,
         me: u32,
         worker: &Doorbell,
@@ -150,7 +150,7 @@ impl RingHandle {
     /// After the owner announced its sleep: true if the worker may have brought something since the last post, or another process is
     /// in the middle of a sync.
     #[must_use]
-    pub fn worker_moved(&self) -> bool {
+    pub(crate) fn worker_moved(&self) -> bool {
         let state = &*self.shared.state;
         let (ack, header) = (&state.ack, &self.ring.header);
         ack.progress.load_after_announce() != state.sync.seen.load(Relaxed)

@@ -30,7 +30,7 @@ pub enum SyncKind {
 
 /// Finishes or forgets the sync of a dead process. The caller holds the ring's sync lock; `far` is the ring that the
 /// journal of a switch port names, if it is still there, whose senders' lock has not been broken yet.
-pub fn repair_sync(kind: SyncKind, ring: &RingShared, far: Option<&RingState>) {
+pub(crate) fn repair_sync(kind: SyncKind, ring: &RingShared, far: Option<&RingState>) {
     let state = &*ring.state;
     match kind {
         SyncKind::SwitchTx => repair_sender(state, ring.num_slots, far),
@@ -77,7 +77,7 @@ fn forget_unpublished(ring: &RingShared, more: u32) {
 }
 
 /// The same for a switch port: the far ring tells whether the last publishing arrived.
-pub fn repair_sender(state: &RingState, num_slots: u32, far: Option<&RingState>) {
+pub(crate) fn repair_sender(state: &RingState, num_slots: u32, far: Option<&RingState>) {
     let journal = &state.journal;
     if journal.generation.load(Relaxed) != 0 {
         let arrived = far.is_some_and(|f| f.producer.hwtail.load() == journal.far_tail.load(Relaxed));
@@ -112,7 +112,7 @@ fn repair_accepted(state: &RingState, n: u32) {
 }
 
 /// Mends the senders' side of a receive ring whose lock a dead sender held: its cursors become what was published.
-pub fn repair_receiver(state: &RingState, num_slots: u32) {
+pub(crate) fn repair_receiver(state: &RingState, num_slots: u32) {
     let tail = state.producer.hwtail.load();
     let head = state.owner.hwcur.load();
     let check = |v: u32| if v < num_slots { v } else { 0 };

@@ -110,7 +110,7 @@ pub fn low(state: &RingState, stat: Stat) -> u32 {
 
 /// Counts dropped packets. Only the holder of the ring's sync lock may.
 #[inline]
-pub fn drop_packets(state: &RingState, reason: Drop, n: u64) {
+pub(crate) fn drop_packets(state: &RingState, reason: Drop, n: u64) {
     if n > 0 {
         state.counters[reason as usize].add(n);
     }
@@ -173,7 +173,7 @@ impl Counters {
     }
 
     /// Adds packets that somebody else dropped.
-    pub fn add_drops(&mut self, reason: Drop, n: u64) {
+    pub(crate) fn add_drops(&mut self, reason: Drop, n: u64) {
         if let Some(i) = Drop::ALL.iter().position(|d| *d == reason) {
             self.drops[i] = self.drops[i].wrapping_add(n);
         }

@@ -1,23 +1,18 @@
-//! What tests of hostile clients share: the protocol by hand, another user in a thread, and somebody else who asks meanwhile.
+//! What tests of hostile clients share: another user in a thread, all that a client may write, and somebody else who asks meanwhile.
+//! Their requests by hand: [`raw`](crate::raw).
 
+use crate::raw::answer;
 use ringway_abi::wire::{self, Kind};
-use ringway_abi::{
-    NETMAP_API, NETMAP_REQ_REGISTER, NR_REG_ALL_NIC, c_name_field, nmreq_header, nmreq_register,
-};
-use ringway_core::handover::grant_in;
 use ringway_core::lease::{Grant, GrantKind};
 use ringway_os::mem::{Map, SharedSlice};
-use ringway_os::sock::Conn;
 use rustix::net::sockopt;
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use zerocopy::IntoBytes;
 
 /// A small generator of numbers, the same in every run.
 #[derive(Debug)]
@@ -61,80 +56,6 @@ pub fn become_user(uid: u32) {
     let (gid, uid) = (rustix::fs::Gid::from_raw(uid), rustix::fs::Uid::from_raw(uid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).expect("root may");
     rustix::thread::set_thread_res_uid(uid, uid, uid).expect("root may");
-}
-
-/// What came back: bytes and fds.
-pub type Answer = (Vec<u8>, Vec<OwnedFd>);
-
-/// Sends bytes and fds over a connection, with a reply socket in front; the answer, if one came.
-pub fn ask(conn: &Conn, message: &[u8], extra: &[BorrowedFd<'_>]) -> Option<Answer> {
-    let (mine, theirs) = Conn::pair().ok()?;
-    let mut fds = vec![theirs.as_fd()];
-    fds.extend_from_slice(extra);
-    conn.send(message, &fds).ok()?;
-    drop(theirs);
-    let mut buf = vec![0; 20_000];
-    ringway_os::sys::wait_readable(mine.as_fd(), Duration::from_secs(5)).ok()?.then_some(())?;
-    let got = mine.recv(&mut buf).ok()?;
-    buf.truncate(got.len_bytes);
-    Some((buf, got.fds))
-}
-
-/// As [`ask`], over a connection of its own, which is returned.
-///
-/// # Panics
-/// If nobody listens.
-pub fn answer(
-    socket: &Path,
-    message: &[u8],
-    extra: &[BorrowedFd<'_>],
-) -> Option<(Vec<u8>, Vec<OwnedFd>, Conn)> {
-    let conn = Conn::connect(socket).expect("the broker listens");
-    let (bytes, fds) = ask(&conn, message, extra)?;
-    Some((bytes, fds, conn))
-}
-
-/// A REGISTER request for all rings of a port.
-///
-/// # Panics
-/// If the name is too long.
-#[must_use]
-pub fn register_message(name: &str) -> Vec<u8> {
-    let header = nmreq_header {
-        nr_version: NETMAP_API,
-        nr_reqtype: NETMAP_REQ_REGISTER,
-        nr_name: c_name_field(name).expect("a short name"),
-        ..Default::default()
-    };
-    let req = nmreq_register { nr_mode: NR_REG_ALL_NIC, ..Default::default() };
-    let control = wire::Control { header, ..Default::default() };
-    wire::message(Kind::Control, 0, &[control.as_bytes(), req.as_bytes()].concat())
-}
-
-/// Opens a port by hand. The error's text if it is refused.
-///
-/// # Errors
-/// Number and words of the broker; "no answer".
-pub fn register(socket: &Path, name: &str) -> Result<(Grant, Conn), (i32, String)> {
-    let conn = Conn::connect(socket).map_err(|e| (0, e.to_string()))?;
-    let Some((bytes, fds)) = ask(&conn, &register_message(name), &[]).filter(|(b, _)| !b.is_empty()) else {
-        return Err(refusal(&conn).unwrap_or((0, "no answer".to_owned())));
-    };
-    let (head, _, mut rest) = wire::parse(&bytes).map_err(|e| (0, e.to_string()))?;
-    if head.errno != 0 {
-        return Err((head.errno, String::from_utf8_lossy(rest).into_owned()));
-    }
-    let controlled: wire::Controlled = wire::take(&mut rest).map_err(|e| (0, e.to_string()))?;
-    let grant = grant_in(&rest[controlled.body_bytes as usize..], fds).map_err(|e| (0, e.to_string()))?;
-    Ok((grant, conn))
-}
-
-/// What a broker that does not serve us said on the connection itself.
-pub fn refusal(conn: &Conn) -> Option<(i32, String)> {
-    let mut buf = [0; 4096];
-    let got = conn.recv(&mut buf).ok()?;
-    let (head, _, text) = wire::parse(&buf[..got.len_bytes]).ok()?;
-    Some((head.errno, String::from_utf8_lossy(text).into_owned()))
 }
 
 /// A map as words that anybody may write.

@@ -4,6 +4,7 @@ pub mod hostile;
 pub mod ns;
 pub mod raw;
 pub mod requests;
+pub mod role;
 pub mod udp;
 
 use std::io::{BufRead, BufReader, Write};
@@ -236,6 +237,18 @@ impl Drop for TestBroker {
 pub fn copy_program(from: &Path, to: &Path) {
     let copied = Command::new("cp").args([from, to]).status().expect("cp runs");
     assert!(copied.success(), "a copy of {}", from.display());
+}
+
+/// Looks until `met` holds: for what other processes do, and of which nobody tells us.
+///
+/// # Panics
+/// If it does not within twenty seconds.
+pub fn eventually(what: &str, mut met: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !met() {
+        assert!(std::time::Instant::now() < deadline, "not within twenty seconds: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }
 
 /// True for root. Otherwise says loudly that `test` is skipped.

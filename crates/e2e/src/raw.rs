@@ -1,7 +1,9 @@
 //! Requests without the library, and what comes back: for clients that do not behave, and for questions that cost no process.
 
 use ringway_abi::wire::{self, Kind};
-use ringway_abi::{NETMAP_API, NETMAP_REQ_REGISTER, c_name_field, nmreq_header, nmreq_register};
+use ringway_abi::{
+    NETMAP_API, NETMAP_REQ_REGISTER, NR_REG_ALL_NIC, c_name_field, nmreq_header, nmreq_register,
+};
 use ringway_core::handover::grant_in;
 use ringway_core::lease::Grant;
 use ringway_os::mem::Memfd;
@@ -11,18 +13,12 @@ use std::path::Path;
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
-/// Sends one message on a connection of its own, and returns the answer with its fds and the connection. None: the broker
-/// did not answer.
-///
-/// # Panics
-/// If nobody listens there.
-pub fn answer(
-    socket: &Path,
-    message: &[u8],
-    extra: &[BorrowedFd<'_>],
-) -> Option<(Vec<u8>, Vec<OwnedFd>, Conn)> {
-    let conn = Conn::connect(socket).expect("the broker listens");
-    let (mine, theirs) = Conn::pair().expect("a socket pair");
+/// What came back: bytes and fds.
+pub type Answer = (Vec<u8>, Vec<OwnedFd>);
+
+/// Sends bytes and fds over a connection, with a reply socket in front; the answer, if one came.
+pub fn ask(conn: &Conn, message: &[u8], extra: &[BorrowedFd<'_>]) -> Option<Answer> {
+    let (mine, theirs) = Conn::pair().ok()?;
     let mut fds = vec![theirs.as_fd()];
     fds.extend_from_slice(extra);
     conn.send(message, &fds).ok()?;
@@ -31,14 +27,37 @@ pub fn answer(
     ringway_os::sys::wait_readable(mine.as_fd(), Duration::from_secs(5)).ok()?.then_some(())?;
     let got = mine.recv(&mut buf).ok()?;
     buf.truncate(got.len_bytes);
-    Some((buf, got.fds, conn))
+    Some((buf, got.fds))
 }
 
-/// Registers a port: what was granted, and the connection that keeps it bound.
+/// As [`ask`], over a connection of its own, which is returned.
 ///
 /// # Panics
-/// If it is refused.
-pub fn register(socket: &Path, name: &str, req: &nmreq_register) -> (Grant, Conn) {
+/// If nobody listens.
+pub fn answer(
+    socket: &Path,
+    message: &[u8],
+    extra: &[BorrowedFd<'_>],
+) -> Option<(Vec<u8>, Vec<OwnedFd>, Conn)> {
+    let conn = Conn::connect(socket).expect("the broker listens");
+    let (bytes, fds) = ask(&conn, message, extra)?;
+    Some((bytes, fds, conn))
+}
+
+fn all_rings() -> nmreq_register {
+    nmreq_register { nr_mode: NR_REG_ALL_NIC, ..Default::default() }
+}
+
+/// A REGISTER request for all rings of a port.
+///
+/// # Panics
+/// If the name is too long.
+#[must_use]
+pub fn register_message(name: &str) -> Vec<u8> {
+    message_of(name, &all_rings())
+}
+
+fn message_of(name: &str, req: &nmreq_register) -> Vec<u8> {
     let header = nmreq_header {
         nr_version: NETMAP_API,
         nr_reqtype: NETMAP_REQ_REGISTER,
@@ -46,12 +65,41 @@ pub fn register(socket: &Path, name: &str, req: &nmreq_register) -> (Grant, Conn
         ..Default::default()
     };
     let control = wire::Control { header, ..Default::default() };
-    let body = [control.as_bytes(), req.as_bytes()].concat();
-    let (bytes, fds, conn) = answer(socket, &wire::message(Kind::Control, 0, &body), &[]).expect("an answer");
-    let (head, _, mut rest) = wire::parse(&bytes).expect("a reply");
-    assert_eq!(head.errno, 0, "{}", String::from_utf8_lossy(rest));
-    let controlled: wire::Controlled = wire::take(&mut rest).expect("its head");
-    (grant_in(&rest[controlled.body_bytes as usize..], fds).expect("a grant"), conn)
+    wire::message(Kind::Control, 0, &[control.as_bytes(), req.as_bytes()].concat())
+}
+
+/// Binds all rings of a port: what was granted, and the connection that keeps it bound.
+///
+/// # Errors
+/// Number and words of the broker; "no answer".
+pub fn register(socket: &Path, name: &str) -> Result<(Grant, Conn), (i32, String)> {
+    register_as(socket, name, &all_rings())
+}
+
+/// As [`register`], with all that can be said.
+///
+/// # Errors
+/// As [`register`].
+pub fn register_as(socket: &Path, name: &str, req: &nmreq_register) -> Result<(Grant, Conn), (i32, String)> {
+    let conn = Conn::connect(socket).map_err(|e| (0, e.to_string()))?;
+    let Some((bytes, fds)) = ask(&conn, &message_of(name, req), &[]).filter(|(b, _)| !b.is_empty()) else {
+        return Err(refusal(&conn).unwrap_or((0, "no answer".to_owned())));
+    };
+    let (head, _, mut rest) = wire::parse(&bytes).map_err(|e| (0, e.to_string()))?;
+    if head.errno != 0 {
+        return Err((head.errno, String::from_utf8_lossy(rest).into_owned()));
+    }
+    let controlled: wire::Controlled = wire::take(&mut rest).map_err(|e| (0, e.to_string()))?;
+    let grant = grant_in(&rest[controlled.body_bytes as usize..], fds).map_err(|e| (0, e.to_string()))?;
+    Ok((grant, conn))
+}
+
+/// What a broker that does not serve us said on the connection itself.
+pub fn refusal(conn: &Conn) -> Option<(i32, String)> {
+    let mut buf = [0; 4096];
+    let got = conn.recv(&mut buf).ok()?;
+    let (head, _, text) = wire::parse(&buf[..got.len_bytes]).ok()?;
+    Some((head.errno, String::from_utf8_lossy(text).into_owned()))
 }
 
 /// Asks for a listing.

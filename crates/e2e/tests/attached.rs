@@ -1,6 +1,5 @@
 //! Network interfaces on a switch, through the real broker: veth pairs between namespaces of their own. Source: semantics.md 19,
 //! 20; abi.md 9.3, 9.4, 9.9.
-#![allow(missing_docs)]
 #![forbid(unsafe_code)]
 
 use ringway::{Broker, Errno, Interest, OpenError};
@@ -8,7 +7,7 @@ use ringway_abi::{NR_REG_ALL_NIC, NR_REG_NIC_SW, NR_REG_ONE_NIC, nmreq_register}
 use ringway_e2e::ns::{Ns, Pair};
 use ringway_e2e::requests::{attach, attach_as, detach, end_polling, list, poll};
 use ringway_e2e::udp::{exchange, udp_frame};
-use ringway_e2e::{TestBroker, root_or_skip};
+use ringway_e2e::{TestBroker, eventually, root_or_skip};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,14 +38,6 @@ fn find(broker: &TestBroker, name: &str) -> serde_json::Value {
     let ports = broker.ports();
     let found = ports.as_array().unwrap().iter().find(|p| p["name"] == name);
     found.unwrap_or_else(|| panic!("{name}: {ports}")).clone()
-}
-
-fn eventually(what: &str, mut met: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !met() {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
-        std::thread::yield_now();
-    }
 }
 
 fn no_buffer_is_lost(broker: &TestBroker) {

@@ -4,7 +4,7 @@
 use ringway::raw::{self, Joined};
 use ringway_abi::Errno;
 use ringway_e2e::ns::Ns;
-use ringway_e2e::{Peer, TempDir, TestBroker, root_or_skip};
+use ringway_e2e::{Peer, TempDir, TestBroker, eventually, root_or_skip};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -110,15 +110,6 @@ impl Bed {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
         let folder = self.broker.dir.path().join("device");
         !mounts.contains(folder.to_str().expect("UTF-8")) && std::fs::symlink_metadata(self.path()).is_err()
-    }
-}
-
-/// Waits for something that other processes do.
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::yield_now();
     }
 }
 

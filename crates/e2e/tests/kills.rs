@@ -2,8 +2,8 @@
 //! lock: afterwards every buffer has one owner, every packet is counted, nothing is left, and the living went on at once.
 //!
 //! The tests run one after the other: times are measured.
-#![allow(missing_docs)]
 
+use ringway_e2e::hostile::Random;
 use ringway_e2e::ns::Pair;
 use ringway_e2e::{Peer, TestBroker, root_or_skip};
 use ringway_os::link::Link;
@@ -31,15 +31,6 @@ const VICTIM: &str = env!("CARGO_BIN_EXE_e2e-victim");
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
 }
 
 fn command(broker: &TestBroker, args: &[&str]) -> Command {

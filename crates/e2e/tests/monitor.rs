@@ -1,10 +1,9 @@
 //! Monitors between processes, through the real broker. Source: semantics.md 22.
 
-use ringway_e2e::{Peer, TestBroker, root_or_skip};
+use ringway_e2e::{Peer, TestBroker, eventually, root_or_skip};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 const PEER: &str = env!("CARGO_BIN_EXE_e2e-peer");
 
@@ -35,14 +34,6 @@ fn ports(broker: &TestBroker) -> Vec<serde_json::Value> {
 
 fn find(broker: &TestBroker, name: &str) -> Option<serde_json::Value> {
     ports(broker).into_iter().find(|p| p["name"] == name)
-}
-
-/// Looks until `met` holds, for at most ten seconds.
-fn eventually(what: &str, mut met: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !met() {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
-    }
 }
 
 const COUNT: u64 = 200_000;

@@ -1,13 +1,12 @@
 //! Monitors of network interfaces, through the real broker: what they see is what passed, and rings that change hands under traffic
 //! lose and double nothing. Source: semantics.md 22.
-#![allow(missing_docs)]
 #![forbid(unsafe_code)]
 
 use ringway::{Broker, Errno, Interest, NS_TXMON, Netmap, OpenError, Port, SyncError};
 use ringway_e2e::ns::Pair;
 use ringway_e2e::requests::{attach, detach};
 use ringway_e2e::udp::exchange;
-use ringway_e2e::{Peer, TestBroker, copy_program, root_or_skip};
+use ringway_e2e::{Peer, TestBroker, copy_program, eventually, root_or_skip};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,14 +30,6 @@ fn lease(broker: &TestBroker, name: &str) -> String {
     let ports = broker.ports();
     let found = ports.as_array().unwrap().iter().find(|p| p["name"] == name);
     found.unwrap_or_else(|| panic!("{name}: {ports}"))["lease"].as_str().unwrap().to_owned()
-}
-
-fn eventually(what: &str, mut met: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !met() {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
-        std::thread::yield_now();
-    }
 }
 
 /// Every buffer has one owner, once nothing is on its way any more.

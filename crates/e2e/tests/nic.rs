@@ -1,5 +1,4 @@
 //! Network interfaces through the broker: veth pairs between namespaces of their own.
-#![allow(missing_docs)]
 #![forbid(unsafe_code)]
 
 use ringway::{Csb, Errno, Interest, LoopConfig, Netmap, Port, RingEvents, SyncError};

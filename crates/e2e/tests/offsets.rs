@@ -1,5 +1,4 @@
 //! Packets that do not begin at the start of their buffers, through the broker: statuses of options, and network interfaces.
-#![allow(missing_docs)]
 
 use ringway::{Broker, Errno, Interest, NicMode, OpenError, ReqOption};
 use ringway_abi::{

@@ -1,5 +1,4 @@
 //! Persistent switch ports through the broker: interfaces that the system shows, and the broker's life.
-#![allow(missing_docs)]
 
 use ringway::{Broker, Errno, Interest, OpenError};
 use ringway_abi::{NETMAP_REQ_VALE_LIST, nmreq_vale_list};

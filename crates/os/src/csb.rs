@@ -23,7 +23,7 @@ pub struct AppEntry {
     pub cur: AtomicU32,
     /// Not 0: it wants to be notified (program writes).
     pub need_kick: AtomicU32,
-    /// `NAF_*` bits (program writes).
+    /// `NAF_*` bits (program writes; nobody reads them: each sync does all that they ask for).
     pub sync_flags: AtomicU32,
     _pad: [AtomicU32; 12],
 }

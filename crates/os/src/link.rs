@@ -179,7 +179,7 @@ pub fn name_of(ifindex: u32) -> io::Result<String> {
 ///
 /// # Errors
 /// As [`Link::by_index`].
-pub fn xdp_attached(ifindex: u32) -> io::Result<Vec<XdpAttached>> {
+pub(crate) fn xdp_attached(ifindex: u32) -> io::Result<Vec<XdpAttached>> {
     Ok(netlink::get(netlink::Which::Index(ifindex))?.xdp)
 }
 

@@ -215,27 +215,10 @@ impl Conn {
     /// # Errors
     /// EAGAIN if there is none.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<Message> {
-        self.recv_flags(buf, RecvFlags::DONTWAIT)
-    }
-
-    /// Receives one message, waiting for it.
-    ///
-    /// # Errors
-    /// What recvmsg answers.
-    pub fn recv_waiting(&self, buf: &mut [u8]) -> io::Result<Message> {
-        loop {
-            match self.recv_flags(buf, RecvFlags::empty()) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
-    }
-
-    fn recv_flags(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<Message> {
         let mut space =
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_RECEIVED_FDS), ScmCredentials(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let got = rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(buf)], &mut control, flags)?;
         let mut message = Message {
             len_bytes: got.bytes,
@@ -255,14 +238,6 @@ impl Conn {
             }
         }
         Ok(message)
-    }
-
-    /// The user at the other end, as of when it connected or listened.
-    ///
-    /// # Errors
-    /// ENOTSOCK.
-    pub fn peer_uid(&self) -> io::Result<u32> {
-        Ok(self.peer()?.uid)
     }
 
     /// The process at the other end, as of when it connected or listened. Its number is 0 if it lives where we cannot see it.
@@ -420,7 +395,8 @@ mod tests {
         let reader = std::thread::spawn(move || {
             let mut buf = [0; 1000];
             for _ in 0..packets {
-                assert_eq!(b.recv_waiting(&mut buf).unwrap().len_bytes, 1000);
+                assert!(crate::sys::wait_readable(b.as_fd(), std::time::Duration::from_secs(10)).unwrap());
+                assert_eq!(b.recv(&mut buf).unwrap().len_bytes, 1000);
             }
         });
         for _ in 0..packets {

@@ -1,5 +1,4 @@
 //! Questions about interfaces, and news of them.
-#![allow(missing_docs)]
 
 use std::os::fd::AsFd;
 

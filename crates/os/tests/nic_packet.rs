@@ -1,5 +1,4 @@
 //! Packet sockets on veth pairs.
-#![allow(missing_docs)]
 
 use ringway_os::bytes::Bufs;
 use ringway_os::link::Link;

@@ -1,5 +1,5 @@
 //! What the tests of network interfaces share: a namespace of their own for each, and commands in it.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, reason = "not every test needs all of this")]
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! AF_XDP on veth pairs.
-#![allow(missing_docs)]
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

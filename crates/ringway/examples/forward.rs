@@ -1,6 +1,7 @@
 //! A bridge that copies nothing: buffers change places between two ports of one region.
 //!
-//! `cargo run --example forward -- netmap:x{1 netmap:x{2` (the other ends of the pipes are `netmap:x}1` and `netmap:x}2`).
+//! `cargo run -p ringway --example forward -- netmap:x{1 netmap:x{2` (the other ends of the pipes are `netmap:x}1` and `netmap:x}2`).
+//! It needs a broker: `cargo build` makes one that it finds.
 
 use ringway::{Interest, Port};
 use std::time::Duration;

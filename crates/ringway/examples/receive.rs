@@ -1,4 +1,5 @@
-//! Receives from a port until nothing came for five seconds: `cargo run --example receive -- vale0:b`.
+//! Receives from a port until nothing came for five seconds: `cargo run -p ringway --example receive -- vale0:b`.
+//! It needs a broker: `cargo build` makes one that it finds.
 
 use ringway::{Interest, Port};
 use std::time::{Duration, Instant};

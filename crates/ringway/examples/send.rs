@@ -1,4 +1,5 @@
-//! Sends small packets to a port for a second, in batches: `cargo run --example send -- vale0:a`.
+//! Sends small packets to a port for a second, in batches: `cargo run -p ringway --example send -- vale0:a`.
+//! It needs a broker: `cargo build` makes one that it finds.
 
 use ringway::{Interest, Port};
 use std::time::{Duration, Instant};

@@ -5,8 +5,9 @@
 //! broker lives. **Per thread**: a private epoll, since a doorbell's edge goes to every epoll once; it comes from a pool. **In shared
 //! memory**: all positions, so that it does not matter which process goes on.
 
+use crate::conn::Session;
 use crate::error::{OpenError, SyncError};
-use crate::session::{Backend, Link};
+use crate::session::{Backend, Link, one_map};
 use crate::view::settle;
 use crate::wait::{Interest, Kit, Looked, Ready, is_ready};
 use ringway_abi::{Errno, NR_DO_RX_POLL, NR_NO_TX_POLL};
@@ -40,6 +41,12 @@ impl Bound {
         let end = Endpoint::new(grant, me).map_err(|_| bad())?;
         let holds = end.holds().clone();
         Ok(Bound { end, link: Link::new(backend, holds), idle: Mutex::default() })
+    }
+
+    /// What a broker granted. Ports of one region see one map.
+    pub(crate) fn of_session(session: Session, mut grant: Grant) -> Result<Self, OpenError> {
+        one_map(&mut grant.region);
+        Self::new(Box::new(session), grant)
     }
 
     pub(crate) fn grant(&self) -> &Grant {

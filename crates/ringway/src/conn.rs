@@ -12,25 +12,25 @@ use ringway_abi::{
     Errno, NETMAP_API, NETMAP_REQ_REGISTER, NicMode, c_name_field, nmreq_header, nmreq_register,
 };
 use ringway_core::control::{PagesKey, ReqOption};
-use ringway_core::handover::{grant_in, options_in, options_out, peer_in};
-use ringway_core::lease::{Grant, GrantKind, PeerGrant};
+use ringway_core::handover::{grant_in, options_in, options_out};
+use ringway_core::lease::Grant;
 use ringway_core::place::{self, Place};
 use ringway_os::mem::Memfd;
 use ringway_os::sock::{self, Conn, Message};
-use ringway_os::sys::{euid, hung_up, wait_readable};
-use std::fs::File;
+use ringway_os::sys::{euid, wait_readable};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
+mod descriptor;
+
+pub(crate) use descriptor::{Membership, Session};
+
 /// How long an answer may take. The broker never waits for others, so this is for a machine that crawls.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a peer's memory may take, inside a sync.
-const PEER_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the queue of an interface may stay busy that somebody has just closed: 20 ms, but the kernel frees it with a thread of
 /// low rank, which a busy machine may keep waiting.
 const BUSY_QUEUE: Duration = Duration::from_secs(2);
@@ -69,27 +69,6 @@ pub struct Broker {
     id: BrokerId,
 }
 
-/// A bound descriptor.
-#[derive(Debug)]
-pub(crate) struct Session {
-    broker: Broker,
-    attachment: Arc<Attachment>,
-    /// Of another user's port: the attachment under which the broker counts us as its guest.
-    guest: Option<AtomicU32>,
-    /// A file whose number tells the region of the port.
-    pub pin: Option<File>,
-}
-
-/// What a process that was handed a descriptor takes part in.
-pub(crate) enum Membership {
-    /// The fd is something else.
-    Foreign,
-    /// A descriptor that has bound nothing.
-    Unbound,
-    /// A port.
-    Bound(Session, Box<Grant>),
-}
-
 /// What came of a CONTROL.
 struct ControlAnswer {
     header: nmreq_header,
@@ -104,14 +83,6 @@ struct Answer {
     fds: Vec<OwnedFd>,
     /// A refusal that has the statuses of options in its body.
     refused: Option<Errno>,
-}
-
-fn io_error(what: &str, e: &io::Error) -> OpenError {
-    OpenError::Io { errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)), message: format!("{what}: {e}") }
-}
-
-fn refused(errno: Errno, message: impl Into<String>) -> OpenError {
-    OpenError::Refused { errno, message: message.into() }
 }
 
 /// The broker went away while we asked.
@@ -203,7 +174,7 @@ impl Broker {
         fds: &[BorrowedFd<'_>],
         limit: Duration,
     ) -> Result<Answer, OpenError> {
-        let (mine, theirs) = Conn::pair().map_err(|e| io_error("cannot make a reply socket", &e))?;
+        let (mine, theirs) = Conn::pair().map_err(|e| OpenError::io("cannot make a reply socket", &e))?;
         let mut all = vec![theirs.as_fd()];
         all.extend_from_slice(fds);
         let sent = self.conn.send_waiting(&wire::message(kind, 0, body), &all);
@@ -213,8 +184,10 @@ impl Broker {
         }
         match wait_readable(mine.as_fd(), limit) {
             Ok(true) => {}
-            Ok(false) => return Err(refused(Errno::ETIMEDOUT, "the broker did not answer in time")),
-            Err(e) => return Err(io_error("cannot wait for the broker", &e)),
+            Ok(false) => {
+                return Err(OpenError::refused(Errno::ETIMEDOUT, "the broker did not answer in time"));
+            }
+            Err(e) => return Err(OpenError::io("cannot wait for the broker", &e)),
         }
         let mut buf = vec![0; wire::MAX_MESSAGE_BYTES + wire::HEAD_BYTES];
         let message = mine.recv(&mut buf).map_err(|_| self.why_cut_off())?;
@@ -238,7 +211,7 @@ impl Broker {
         let fd = answer.fds.into_iter().next().ok_or_else(cut_off)?;
         let text = Memfd::adopt(fd)
             .and_then(|m| m.read_all())
-            .map_err(|e| io_error("cannot read the listing", &e))?;
+            .map_err(|e| OpenError::io("cannot read the listing", &e))?;
         Ok(text.into_iter().take_while(|b| *b != 0).collect())
     }
 
@@ -280,7 +253,7 @@ impl Broker {
     /// ENOENT for an unknown name; EPERM for other users, or one that is read at the start only.
     pub fn tune(&self, name: &str, set: Option<i32>) -> Result<Vec<(String, i32, bool)>, OpenError> {
         let field = c_name_field(name)
-            .ok_or_else(|| refused(Errno::ENOENT, format!("there is no tunable {name}")))?;
+            .ok_or_else(|| OpenError::refused(Errno::ENOENT, format!("there is no tunable {name}")))?;
         let ask = wire::Tune { name: field, set: set.is_some().into(), value: set.unwrap_or(0) };
         let answer = self.ask(Kind::Tune, ask.as_bytes(), &[], ANSWER_TIMEOUT)?;
         let mut body = &answer.body[..];
@@ -311,19 +284,9 @@ impl Broker {
         body: &mut [u8],
         options: &mut [ReqOption],
     ) -> Result<(), OpenError> {
-        let start = Instant::now();
-        let (answer, _) = loop {
-            match self.ask_control(header, NicMode::Auto, body, options, None) {
-                // VALE_ATTACH: a queue of an interface stays busy for a moment after it was closed.
-                Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
-                    ringway_os::sys::sleep(Duration::from_millis(5));
-                }
-                Err(OpenError::Refused { errno: Errno::EAGAIN, message }) => {
-                    return Err(refused(Errno::EBUSY, message));
-                }
-                other => break other?,
-            }
-        };
+        // VALE_ATTACH binds queues of an interface.
+        let ask = || self.ask_control(header, NicMode::Auto, body, options, None);
+        let (answer, _) = while_queue_busy(ask)?;
         header.nr_name = answer.header.nr_name;
         body.copy_from_slice(answer.body.get(..body.len()).ok_or_else(cut_off)?);
         Ok(())
@@ -344,7 +307,7 @@ impl Broker {
         let pages = pages.as_ref().map_or(&[][..], IntoBytes::as_bytes);
         let request = [pages, control.as_bytes(), body, &options_out(options)].concat();
         if request.len() + wire::HEAD_BYTES > wire::MAX_MESSAGE_BYTES {
-            return Err(refused(Errno::EMSGSIZE, "the options are too long"));
+            return Err(OpenError::refused(Errno::EMSGSIZE, "the options are too long"));
         }
         let answer = match memory {
             None => self.ask(Kind::Control, &request, &[], ANSWER_TIMEOUT)?,
@@ -359,7 +322,7 @@ impl Broker {
         }
         options.iter_mut().zip(came).for_each(|(option, came)| *option = came);
         if let Some(errno) = answer.refused {
-            return Err(refused(errno, String::from_utf8_lossy(rest)));
+            return Err(OpenError::refused(errno, String::from_utf8_lossy(rest)));
         }
         let came = ControlAnswer { header: head.header, body: body.to_vec(), grant: rest.to_vec() };
         Ok((came, answer.fds))
@@ -375,18 +338,19 @@ impl Broker {
         options: &mut [ReqOption],
         memory: Option<&Memory>,
     ) -> Result<(Grant, nmreq_register), OpenError> {
-        let nr_name =
-            c_name_field(name).ok_or_else(|| refused(Errno::EINVAL, format!("name '{name}' too long")))?;
+        let nr_name = c_name_field(name)
+            .ok_or_else(|| OpenError::refused(Errno::EINVAL, format!("name '{name}' too long")))?;
         let nr_reqtype = NETMAP_REQ_REGISTER;
         let header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
         let (answer, fds) = self.ask_control(&header, mode, req.as_bytes(), options, memory)?;
         let out: nmreq_register = wire::take(&mut &answer.body[..]).map_err(|_| cut_off())?;
-        let grant = grant_in(&answer.grant, fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
+        let grant =
+            grant_in(&answer.grant, fds).map_err(|e| OpenError::refused(Errno::ENOMEM, e.to_string()))?;
         Ok((grant, out))
     }
 
     fn attach(&self) -> Result<(u32, Conn), OpenError> {
-        let (mine, theirs) = Conn::pair().map_err(|e| io_error("cannot make a channel", &e))?;
+        let (mine, theirs) = Conn::pair().map_err(|e| OpenError::io("cannot make a channel", &e))?;
         let answer = self.ask(Kind::Attach, &[], &[theirs.as_fd()], ANSWER_TIMEOUT)?;
         let attached: wire::Attached = wire::take(&mut &answer.body[..]).map_err(|_| cut_off())?;
         Ok((attached.number, Conn::adopt(ringway_os::place::keep(mine.into_fd()))))
@@ -394,7 +358,7 @@ impl Broker {
 
     /// This process's attachment to this broker.
     fn attachment(&self) -> Result<Arc<Attachment>, OpenError> {
-        Attachment::of(&self.id, || self.attach(), |e| io_error("cannot map a page", e))
+        Attachment::of(&self.id, || self.attach(), |e| OpenError::io("cannot map a page", e))
     }
 
     /// The broker behind an fd that somebody handed us; None if the fd is no descriptor. Nothing is sent.
@@ -410,7 +374,7 @@ impl Broker {
 
     /// A connection whose other end is root's or our own user's.
     fn on(conn: Conn, place: Option<&Place>, uid: u32) -> Result<Self, OpenError> {
-        let peer = conn.peer().map_err(|e| io_error("cannot tell who serves", &e))?;
+        let peer = conn.peer().map_err(|e| OpenError::io("cannot tell who serves", &e))?;
         let path = sock::names(conn.as_fd()).map(|n| n.peer).unwrap_or_default();
         let socket = place.map_or_else(|| path.clone(), |p| p.socket.clone());
         if peer.uid != 0 && peer.uid != uid {
@@ -418,7 +382,7 @@ impl Broker {
                 format!("{} is served by user {}, who is neither root nor you", socket.display(), peer.uid);
             return Err(match place {
                 Some(_) => OpenError::NoBroker(text),
-                None => refused(Errno::EACCES, text),
+                None => OpenError::refused(Errno::EACCES, text),
             });
         }
         Ok(Broker { conn, socket, id: (peer.pid, path, None) })
@@ -443,6 +407,22 @@ impl Broker {
     }
 }
 
+/// Asks again for a while: a queue of an interface stays busy for a moment after it was closed.
+fn while_queue_busy<T>(mut ask: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let start = Instant::now();
+    loop {
+        match ask() {
+            Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
+                ringway_os::sys::sleep(Duration::from_millis(5));
+            }
+            Err(OpenError::Refused { errno: Errno::EAGAIN, message }) => {
+                return Err(OpenError::refused(Errno::EBUSY, message));
+            }
+            other => return other,
+        }
+    }
+}
+
 /// True if `fd` is a connection that Ringway made to a broker, in whatever process. Asks the kernel only.
 pub(crate) fn is_descriptor(fd: BorrowedFd<'_>) -> bool {
     sock::names(fd).is_some_and(|n| n.own.starts_with(NAME.as_bytes()))
@@ -453,12 +433,13 @@ fn read_answer(buf: &[u8], message: Message) -> Result<Answer, OpenError> {
     let bytes = &buf[..message.len_bytes.min(buf.len())];
     if message.truncated {
         let text = "the answer did not arrive whole; is the limit of open files (ulimit -n) reached?";
-        return Err(refused(Errno::EMFILE, text));
+        return Err(OpenError::refused(Errno::EMFILE, text));
     }
-    let (head, kind, body) = wire::parse(bytes).map_err(|e| refused(Errno::EPROTO, e.to_string()))?;
+    let (head, kind, body) =
+        wire::parse(bytes).map_err(|e| OpenError::refused(Errno::EPROTO, e.to_string()))?;
     let refused_errno = (kind == Kind::Refused).then_some(Errno(head.errno));
     if head.errno != 0 && refused_errno.is_none() {
-        return Err(refused(Errno(head.errno), String::from_utf8_lossy(body)));
+        return Err(OpenError::refused(Errno(head.errno), String::from_utf8_lossy(body)));
     }
     Ok(Answer { body: body.to_vec(), fds: message.fds, refused: refused_errno })
 }
@@ -484,120 +465,4 @@ fn try_place(place: &Place, uid: u32) -> Result<Option<Broker>, OpenError> {
     }
     let Ok(conn) = Conn::connect_named(&place.socket, NAME) else { return Ok(None) };
     Broker::on(conn, Some(place), uid).map(Some)
-}
-
-impl Session {
-    /// Opens a descriptor with the broker whose socket is `at` (None: the first that answers) and binds it.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn open(
-        at: Option<&Path>,
-        name: &str,
-        req: &nmreq_register,
-        mode: NicMode,
-        options: &mut [ReqOption],
-        memory: Option<&Memory>,
-    ) -> Result<(Session, Grant), OpenError> {
-        let mut cut = 0;
-        loop {
-            match Self::register(Broker::connect_at(at)?, name, req, mode, options, memory) {
-                Err(OpenError::CutOff) if cut < TRIES => cut += 1,
-                other => return other.map(|(session, grant, _)| (session, grant)),
-            }
-        }
-    }
-
-    /// Binds the descriptor that `broker` is.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn register(
-        broker: Broker,
-        name: &str,
-        req: &nmreq_register,
-        mode: NicMode,
-        options: &mut [ReqOption],
-        memory: Option<&Memory>,
-    ) -> Result<(Session, Grant, nmreq_register), OpenError> {
-        let attachment = broker.attachment()?;
-        let start = Instant::now();
-        loop {
-            match broker.ask_register(name, req, mode, options, memory) {
-                // A queue of an interface stays busy for a moment after it was closed.
-                Err(OpenError::Refused { errno: Errno::EAGAIN, .. }) if start.elapsed() < BUSY_QUEUE => {
-                    ringway_os::sys::sleep(Duration::from_millis(5));
-                }
-                Err(OpenError::Refused { errno: Errno::EAGAIN, message }) => {
-                    return Err(OpenError::Refused { errno: Errno::EBUSY, message });
-                }
-                other => {
-                    let (grant, req) = other?;
-                    return Ok((Session { broker, attachment, guest: None, pin: None }, grant, req));
-                }
-            }
-        }
-    }
-
-    /// Takes part in what a descriptor has bound that somebody handed us.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn join(fd: OwnedFd) -> Result<Membership, OpenError> {
-        let Some(broker) = Broker::behind(fd)? else { return Ok(Membership::Foreign) };
-        let attachment = broker.attachment()?;
-        let answer = match broker.ask(Kind::Join, &[], &[], ANSWER_TIMEOUT) {
-            Err(OpenError::Refused { errno: Errno::ENXIO, .. }) => return Ok(Membership::Unbound),
-            other => other?,
-        };
-        let grant = grant_in(&answer.body, answer.fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
-        let is_guest = matches!(grant.kind, GrantKind::Guest(_));
-        let guest = is_guest.then(|| AtomicU32::new(attachment.number()));
-        Ok(Membership::Bound(Session { broker, attachment, guest, pin: None }, Box::new(grant)))
-    }
-
-    /// The number under which this process holds locks. None: the broker is gone.
-    #[inline]
-    pub fn attachment(&self) -> Option<u32> {
-        let number = match self.attachment.number() {
-            0 => self.attachment.renew(|| self.broker.attach()).ok()?,
-            number => number,
-        };
-        match &self.guest {
-            Some(known) if known.load(Relaxed) != number => self.join_again(known, number),
-            _ => Some(number),
-        }
-    }
-
-    /// A forked child is a guest of its own.
-    #[cold]
-    fn join_again(&self, known: &AtomicU32, number: u32) -> Option<u32> {
-        self.broker.ask(Kind::Join, &[], &[], ANSWER_TIMEOUT).ok()?;
-        known.store(number, Relaxed);
-        Some(number)
-    }
-
-    /// As [`Session::attachment`], but 0 if the process would have to attach first.
-    pub fn present_attachment(&self) -> u32 {
-        self.attachment.number()
-    }
-
-    /// True while the broker lives.
-    pub fn is_alive(&self) -> bool {
-        !hung_up(&[self.broker.conn.as_fd()])[0]
-    }
-
-    /// Hangs up when the broker dies.
-    pub fn hangup_fd(&self) -> BorrowedFd<'_> {
-        self.broker.conn.as_fd()
-    }
-}
-
-impl Session {
-    /// The memory of the port at `index` of the switch.
-    pub fn ask_peer(&self, index: u8) -> Option<PeerGrant> {
-        let ask = wire::PeerAsk { index: index.into() };
-        let answer = self.broker.ask(Kind::Peer, ask.as_bytes(), &[], PEER_TIMEOUT).ok()?;
-        peer_in(&answer.body, answer.fds).ok()
-    }
 }

@@ -39,6 +39,14 @@ impl OpenError {
         OpenError::Refused { errno, message: message.into() }
     }
 
+    /// The system failed at `what`.
+    pub(crate) fn io(what: &str, e: &io::Error) -> Self {
+        OpenError::Io {
+            errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
+            message: format!("{what}: {e}"),
+        }
+    }
+
     /// The errno that a C program would see: ENXIO for an unknown port, EBUSY for one that cannot be had exclusively, and so
     /// on. Source: abi.md 9.1.
     #[must_use]

@@ -5,7 +5,7 @@
 
 use crate::error::OpenError;
 use ringway_abi::portspec::Extmem;
-use ringway_abi::{Errno, PortSpec, nmreq_opt_extmem};
+use ringway_abi::{PortSpec, nmreq_opt_extmem};
 use ringway_core::control::{Offer, PagesKey, ReqOption};
 use ringway_os::mem::Memfd;
 use std::fs::File;
@@ -24,10 +24,7 @@ pub(crate) struct FileMemory {
 }
 
 fn failed(what: &str, name: &str) -> impl Fn(io::Error) -> OpenError {
-    move |e| OpenError::Io {
-        errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
-        message: format!("{what} '{name}': {e}"),
-    }
+    move |e| OpenError::io(&format!("{what} '{name}'"), &e)
 }
 
 impl FileMemory {

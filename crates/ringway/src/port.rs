@@ -116,10 +116,8 @@ impl Port {
         let bufs = bufs.filter(|b| b.payload(0).is_some()).ok_or_else(bad)?;
         let fixed = Fixed { port: NEXT_PORT.fetch_add(1, Relaxed), exclusive };
         let extras = Extras::none(&bufs, fixed.port);
-        let waiter = Waiter::new(&bound, bound.link.present_attachment()).map_err(|e| OpenError::Io {
-            errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
-            message: format!("cannot make an epoll for the port: {e}"),
-        })?;
+        let waiter = Waiter::new(&bound, bound.link.present_attachment())
+            .map_err(|e| OpenError::io("cannot make an epoll for the port", &e))?;
         Ok(Port { bound, waiter, extras, keeper: 0, bufs, fixed, netmap })
     }
 
@@ -247,7 +245,7 @@ impl Port {
     /// The first [`SyncError`]; the other rings are synced all the same.
     #[inline]
     pub fn txsync(&mut self) -> Result<(), SyncError> {
-        self.sync(Dir::Tx, SyncFlags::FORCE)
+        self.sync(Dir::Tx, SyncFlags::empty())
     }
 
     /// rxsync of all RX rings: gives released slots back and takes in what has arrived, in this thread. Never blocks.
@@ -258,7 +256,7 @@ impl Port {
     /// The first [`SyncError`]; the other rings are synced all the same.
     #[inline]
     pub fn rxsync(&mut self) -> Result<(), SyncError> {
-        self.sync(Dir::Rx, SyncFlags::FORCE | SyncFlags::TIMESTAMP)
+        self.sync(Dir::Rx, SyncFlags::TIMESTAMP)
     }
 
     /// Sends like [`Port::txsync`], but where a worker of the broker does the work, does not wait until it is done: packets may
@@ -268,7 +266,7 @@ impl Port {
     /// As [`Port::txsync`].
     #[inline]
     pub fn post(&mut self) -> Result<(), SyncError> {
-        self.sync(Dir::Tx, SyncFlags::FORCE | SyncFlags::POST)
+        self.sync(Dir::Tx, SyncFlags::POST)
     }
 
     #[inline]

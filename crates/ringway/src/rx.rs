@@ -216,7 +216,7 @@ impl RxRing<'_> {
     /// [`SyncError`].
     #[inline]
     pub fn sync(&mut self) -> Result<(), SyncError> {
-        self.0.sync(SyncFlags::FORCE | SyncFlags::TIMESTAMP)
+        self.0.sync(SyncFlags::TIMESTAMP)
     }
 
     /// When the ring was last synced, or waited on: seconds and microseconds of the wall clock. Source: `ring->ts`.

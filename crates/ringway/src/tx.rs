@@ -256,7 +256,7 @@ impl TxRing<'_> {
     /// [`SyncError`].
     #[inline]
     pub fn sync(&mut self) -> Result<(), SyncError> {
-        self.0.sync(SyncFlags::FORCE)
+        self.0.sync(SyncFlags::empty())
     }
 
     /// As [`TxRing::sync`], but where a worker of the broker does the work, does not wait until it is done: packets may arrive
@@ -266,7 +266,7 @@ impl TxRing<'_> {
     /// [`SyncError`].
     #[inline]
     pub fn post(&mut self) -> Result<(), SyncError> {
-        self.0.sync(SyncFlags::FORCE | SyncFlags::POST)
+        self.0.sync(SyncFlags::POST)
     }
 
     common!(TxSlot);

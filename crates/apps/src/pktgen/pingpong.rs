@@ -128,16 +128,7 @@ fn send_ping<R: Ring>(worker: &Worker<'_>, ring: &mut R, frame: &mut Frame, sequ
     data[8..12].copy_from_slice(&now.subsec_nanos().to_ne_bytes());
     // In an IPv6 frame this lies elsewhere, hence the warning.
     frame.patch_payload(&data);
-    let idx = ring.head();
-    ring.write(idx, 0, frame.bytes());
-    ring.set_slot(idx, frame.wire_len() as u16, 0);
-    if worker.config.has(mask::DUMP) {
-        worker.dump(ring, idx);
-    }
-    let next = ring.next(idx);
-    ring.set_head(next);
-    ring.set_cur(next);
-    true
+    put_frame(worker, ring, frame.bytes())
 }
 
 /// Takes all frames of a ring and tells `add` the age of the stamp in each.

@@ -12,15 +12,13 @@ pub mod pipe;
 pub mod xdp;
 
 bitflags::bitflags! {
-    /// What a sync is asked to do beyond moving what is ready.
+    /// What a sync is asked to do beyond moving what is ready. Completed buffers are always reclaimed, and devices always asked.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct SyncFlags: u32 {
-        /// TX: reclaim completed buffers even if there is room. RX: ask the device even if nothing was announced.
-        const FORCE = 1;
-        /// `ring->ts` was asked for (tunable `no_timestamp` is off, or NR_TIMESTAMP is set).
-        const TIMESTAMP = 2;
+        /// `ring->ts` is wanted.
+        const TIMESTAMP = 1;
         /// On a ring that the broker serves: do not wait for its worker.
-        const POST = 4;
+        const POST = 2;
     }
 }
 

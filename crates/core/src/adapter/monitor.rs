@@ -248,7 +248,7 @@ impl Monitored {
 
     /// The driver is that of a device.
     #[must_use]
-    pub fn of_device(self) -> Self {
+    pub(crate) fn of_device(self) -> Self {
         Monitored { from_device: true, ..self }
     }
 
@@ -282,7 +282,7 @@ impl Monitored {
 }
 
 /// Copies the slots of a ring as they stand.
-pub fn copy_slots(sink: &Sink, handle: &RingHandle, span: Span, seen: Seen) {
+pub(crate) fn copy_slots(sink: &Sink, handle: &RingHandle, span: Span, seen: Seen) {
     let slots = &handle.ring.slots;
     let word = |k: u32| slots.get(k as usize).map_or(SlotWord::new(0, 0, 0), |s| s.load());
     sink.copy(&handle.ring.bufs, span, seen, word);

@@ -5,7 +5,7 @@
 //! The count is exact while nobody syncs or exchanges buffers; a process that is stopped, or dead, at whatever instruction of a sync is no
 //! harm.
 //!
-//! Source: semantics.md 11, 12, 21; design "Memory".
+//! Source: semantics.md 11, 12, 21; docs/DESIGN.md 5.
 
 use super::jobs::RingKey;
 use super::{Asker, Jobs, Kind, PortId, RegionEntry, RegionId, Registry};

@@ -36,6 +36,7 @@ mod polling;
 mod ports;
 mod regions;
 mod retired;
+mod rings;
 mod switches;
 mod takeover;
 mod tunables;

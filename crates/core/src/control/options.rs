@@ -8,7 +8,7 @@
 //!
 //! Source: abi.md 8, 9.13 and 12; semantics.md 14.
 
-use super::bind::Taken;
+use super::rings::Taken;
 use super::{Asker, BindingId, ControlError, Kind, PortId, Registry};
 use crate::layout::Dir;
 use crate::offsets::Offsets;

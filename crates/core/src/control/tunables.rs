@@ -81,7 +81,7 @@ fn positive(v: i32) -> u32 {
 impl Tunables {
     /// What is asked of a private region, at least.
     #[must_use]
-    pub fn private_region(&self) -> RegionWish {
+    pub(crate) fn private_region(&self) -> RegionWish {
         let wish = |size, num| PoolWish { objsize: positive(size), objtotal: positive(num) };
         RegionWish {
             ifs: wish(self.priv_if_size, self.priv_if_num),
@@ -92,7 +92,7 @@ impl Tunables {
 
     /// What is asked of a global region.
     #[must_use]
-    pub fn global_region(&self) -> RegionWish {
+    pub(crate) fn global_region(&self) -> RegionWish {
         let wish = |size, num| PoolWish { objsize: positive(size), objtotal: positive(num) };
         RegionWish {
             ifs: wish(self.if_size, self.if_num),

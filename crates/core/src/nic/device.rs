@@ -93,7 +93,7 @@ impl NicDevice {
     }
 
     /// Only packet sockets are left to try, or in use: one queue serves all.
-    pub fn is_packet(&self) -> bool {
+    pub(crate) fn is_packet(&self) -> bool {
         self.path.map_or(self.plan == [NicPath::Packet], |p| p == NicPath::Packet)
     }
 
@@ -136,7 +136,7 @@ impl NicDevice {
     }
 
     /// Adds what the kernel dropped before it reached the RX ring, since the queue was opened.
-    pub fn add_kernel_drops(&self, index: u16, counters: &mut Counters) {
+    pub(crate) fn add_kernel_drops(&self, index: u16, counters: &mut Counters) {
         let Some((socket, _)) = self.queue(index).filter(|_| self.path != Some(NicPath::Packet)) else {
             return;
         };
@@ -151,7 +151,7 @@ impl NicDevice {
     }
 
     /// The interface's MTU is this now.
-    pub fn set_mtu(&mut self, mtu: u32) {
+    pub(crate) fn set_mtu(&mut self, mtu: u32) {
         self.mtu = mtu;
     }
 
@@ -160,7 +160,12 @@ impl NicDevice {
     /// # Errors
     /// EAGAIN if the queue was closed a moment ago, or is another program's; EBUSY if another XDP program is attached; EINVAL if
     /// the MTU does not fit; EPERM with the capabilities that are missing; EOPNOTSUPP if the path asked for is not possible.
-    pub fn open_queue(&mut self, index: u16, region: &Region, slots: (u32, u32)) -> Result<(), ControlError> {
+    pub(crate) fn open_queue(
+        &mut self,
+        index: u16,
+        region: &Region,
+        slots: (u32, u32),
+    ) -> Result<(), ControlError> {
         if self.queue(index).is_some() {
             return Ok(());
         }
@@ -297,7 +302,7 @@ impl NicDevice {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn start_receiving(&mut self, index: u16) -> Result<(), ControlError> {
+    pub(crate) fn start_receiving(&mut self, index: u16) -> Result<(), ControlError> {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(()) };
         if let Some(attached) = &self.attached
             && !queue.receives
@@ -312,7 +317,7 @@ impl NicDevice {
     }
 
     /// Gives the frames of a queue back to the host. Frames that the socket has stay there.
-    pub fn stop_receiving(&mut self, index: u16) {
+    pub(crate) fn stop_receiving(&mut self, index: u16) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return };
         if let Some(attached) = &self.attached {
             let _ = attached.map.remove(index.into());
@@ -321,7 +326,7 @@ impl NicDevice {
     }
 
     /// Closes a queue, but for its socket, which was lent. With the last one the program leaves the interface.
-    pub fn close_queue(&mut self, index: u16) -> Option<Arc<OwnedFd>> {
+    pub(crate) fn close_queue(&mut self, index: u16) -> Option<Arc<OwnedFd>> {
         self.stop_receiving(index);
         let queue = self.queues.get_mut(usize::from(index)).and_then(Option::take);
         if !self.has_open_queue() {

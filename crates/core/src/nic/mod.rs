@@ -38,7 +38,7 @@ impl NicRequest {
     ///
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN, if it is another namespace than the thread's.
-    pub fn in_netns<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    pub(crate) fn in_netns<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         match &self.netns {
             Some(netns) => with_netns(netns.as_fd(), work),
             None => Ok(work()),

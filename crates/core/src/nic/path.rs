@@ -33,7 +33,7 @@ impl NicPath {
 
     /// The path of that number.
     #[must_use]
-    pub const fn from_u32(n: u32) -> Option<Self> {
+    pub(crate) const fn from_u32(n: u32) -> Option<Self> {
         Some(match n {
             1 => NicPath::ZeroCopy,
             2 => NicPath::NativeCopy,

@@ -1,11 +1,10 @@
 //! One open descriptor: a thread that does, in order, what is asked of it. Only this descriptor's callers wait for it.
 
-use super::legacy;
 use super::memory::{Caller, Patience};
 use super::nested::{self, Nested};
 use fuser::{BackingId, FileHandle, FopenFlags, PollEvents, PollNotifier, ReplyIoctl, ReplyOpen, ReplyPoll};
 use ringway::OpenError;
-use ringway::raw::{Agent, Bound, POLLERR, Sleeper};
+use ringway::raw::{Agent, Bound, POLLERR, Sleeper, legacy};
 use ringway_abi::legacy::nmreq;
 use ringway_abi::wire::RINGWAY_LEND;
 use ringway_abi::{

@@ -18,7 +18,6 @@
 mod descriptor;
 mod fuse;
 mod helper;
-mod legacy;
 mod memory;
 mod nested;
 

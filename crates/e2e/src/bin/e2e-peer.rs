@@ -4,18 +4,13 @@
 #![forbid(unsafe_code)]
 
 use ringway::{Interest, Port, SyncError};
-use std::io::{Read, Write};
+use ringway_e2e::role::{Outcome, end, say};
+use std::io::Read;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 static STOP: AtomicBool = AtomicBool::new(false);
-
-fn say(text: &str) {
-    let mut out = std::io::stdout();
-    let _ = writeln!(out, "{text}");
-    let _ = out.flush();
-}
 
 fn frame(seq: u64, src: u8) -> [u8; 60] {
     let mut f = [0; 60];
@@ -65,7 +60,7 @@ fn rx(port: &mut Port, count: u64) -> Result<(u64, u64), SyncError> {
 }
 
 /// Sends one packet on `a`, syncs, and looks at once whether the next sync on `b` finds it; `count` times. Returns the failures.
-fn synchrony(a: &str, b: &str, count: u64) -> Result<u64, Box<dyn std::error::Error>> {
+fn synchrony(a: &str, b: &str, count: u64) -> Outcome<u64> {
     let (mut a, mut b) = (Port::open(a)?, Port::open(b)?);
     let mut missed = 0;
     for seq in 0..count {
@@ -89,7 +84,7 @@ fn synchrony(a: &str, b: &str, count: u64) -> Result<u64, Box<dyn std::error::Er
 
 /// Opens and closes a port until told to stop, reading a few times in between. Says how often, what came, and how often a number was
 /// not the next although nothing was skipped.
-fn churn(name: &str) -> Result<(u64, u64, u64), Box<dyn std::error::Error>> {
+fn churn(name: &str) -> Outcome<(u64, u64, u64)> {
     let (mut opens, mut packets, mut jumps) = (0, 0, 0);
     while !STOP.load(Ordering::Relaxed) {
         let mut port = Port::builder(name).shared().open()?;
@@ -120,7 +115,7 @@ fn stop_when_input_ends() {
     });
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
+fn run() -> Outcome {
     let args: Vec<String> = std::env::args().collect();
     let [_, role, name, rest @ ..] = &args[..] else { return Err("ROLE PORT".into()) };
     let number = rest.first().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX);
@@ -204,11 +199,5 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
-    }
+    end(run())
 }

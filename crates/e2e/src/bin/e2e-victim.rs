@@ -16,21 +16,14 @@ use ringway_abi::{NR_REG_ALL_NIC, nmreq_register};
 use ringway_core::layout::RingView;
 use ringway_core::lease::Grant;
 use ringway_e2e::raw;
+use ringway_e2e::role::{Outcome, end, say};
 use ringway_os::ring::SlotWord;
 use ringway_os::sock::Conn;
 use ringway_os::sys::monotonic_nanos;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
-
-fn say(text: &str) {
-    let mut out = std::io::stdout();
-    let _ = writeln!(out, "{text}");
-    let _ = out.flush();
-}
 
 /// The lines of standard input.
 fn commands() -> Receiver<String> {
@@ -179,11 +172,11 @@ impl Duplex {
 type Mapped = (RingView, Grant, Conn);
 
 /// Two ports of one region, with the first TX ring of each through the memory that we map.
-fn bridge(mem_id: u16, names: [&str; 2]) -> Result<[Mapped; 2], Box<dyn std::error::Error>> {
+fn bridge(mem_id: u16, names: [&str; 2]) -> Outcome<[Mapped; 2]> {
     let socket = std::env::var_os("RINGWAY_SOCKET").ok_or("RINGWAY_SOCKET")?;
     let req = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_mem_id: mem_id, ..Default::default() };
     let [a, b] = names.map(|name| {
-        let (g, conn) = raw::register(socket.as_ref(), name, &req);
+        let (g, conn) = raw::register_as(socket.as_ref(), name, &req).expect("it is granted");
         RingView::new(&g.region.map, &g.layout, g.tx.offsets[0], g.geometry.tx_slots).map(|r| (r, g, conn))
     });
     Ok([a.ok_or("no ring")?, b.ok_or("no ring")?])
@@ -264,11 +257,5 @@ fn run() -> Outcome {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
-    }
+    end(run())
 }

@@ -4,27 +4,18 @@ use crate::{HOSTILE, OTHER, while_stopped};
 use ringway_abi::Errno;
 use ringway_abi::wire::{self, Kind};
 use ringway_core::layout::{Dir, RingShared};
-use ringway_e2e::hostile::{
-    Lingering, as_user, ask, become_user, latencies, refusal, register, register_message,
-};
-use ringway_e2e::{TestBroker, root_or_skip};
+use ringway_e2e::hostile::{Lingering, as_user, become_user, latencies};
+use ringway_e2e::raw::{ask, refusal, register, register_message};
+use ringway_e2e::{TestBroker, eventually, root_or_skip};
 use ringway_os::event::{Doorbell, Epoll, EventFlags};
 use ringway_os::sock::Conn;
 use ringway_os::stall::StalledPage;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}: waited in vain");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 /// Lets stalled threads go on when a test ends, also in a panic: it would wait for them.
 struct Finally<F: Fn()>(F);
@@ -100,7 +91,7 @@ fn files_whose_close_waits_delay_only_who_sent_them() {
         })
     });
     latencies(&broker.socket(), 201).check("lingering sockets");
-    wait_until("files wait", || closing(&broker) >= 8);
+    eventually("files wait", || closing(&broker) >= 8);
     sent_file_is_closed(&broker, OTHER);
     sent_file_is_closed(&broker, 0);
 
@@ -130,7 +121,7 @@ fn files_whose_close_waits_delay_only_who_sent_them() {
 
     // What they waited for is gone: all is as before.
     drop((others, conns));
-    wait_until("all is closed", || closing(&broker) <= 1);
+    eventually("all is closed", || closing(&broker) <= 1);
     as_user(HOSTILE, || register(&broker.socket(), "vale6:again")).unwrap();
     sent_file_is_closed(&broker, HOSTILE);
 }
@@ -187,7 +178,7 @@ fn an_epoll_held_on_a_page_that_never_comes_delays_nobody() {
             become_user(HOSTILE);
             let _ = lent.epoll_wait(notice.as_fd());
         });
-        wait_until("the lent epoll is held", || {
+        eventually("the lent epoll is held", || {
             ring.state.sleep.owner.announce(1);
             exchange(1);
             lent_page.wait_touched(Duration::ZERO).unwrap()
@@ -213,7 +204,7 @@ fn an_epoll_held_on_a_page_that_never_comes_delays_nobody() {
         sent_file_is_closed(&broker, OTHER);
         as_user(OTHER, || register(&broker.socket(), "vale0:o")).unwrap();
     });
-    wait_until("all is closed", || closing(&broker) <= 1);
+    eventually("all is closed", || closing(&broker) <= 1);
 }
 
 /// Who writes to a file has its lock while the bytes come. Giving pages of the file back takes that lock.
@@ -254,7 +245,7 @@ fn memory_that_is_written_from_a_page_that_never_comes_delays_nobody() {
         // He himself goes on, too, within his limits.
         as_user(HOSTILE, || register(&broker.socket(), "vale1:h")).unwrap();
     });
-    wait_until("all is given back", || closing(&broker) <= 1);
+    eventually("all is given back", || closing(&broker) <= 1);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Writing over all that is mapped.
 
 use ringway_core::lease::Grant;
-use ringway_e2e::hostile::{Random, latencies, maps, register, words};
+use ringway_e2e::hostile::{Random, latencies, maps, words};
+use ringway_e2e::raw::register;
 use ringway_e2e::{Peer, TestBroker};
 use rustix::fs::OFlags;
 use std::os::fd::AsFd;

@@ -8,7 +8,8 @@ use ringway_abi::{
 use ringway_core::control::ReqOption;
 use ringway_core::handover::options_out;
 use ringway_e2e::TestBroker;
-use ringway_e2e::hostile::{Random, answer, latencies};
+use ringway_e2e::hostile::{Random, latencies};
+use ringway_e2e::raw::answer;
 use ringway_os::event::Doorbell;
 use ringway_os::sock::Conn;
 use rustix::fs::{MemfdFlags, SealFlags};

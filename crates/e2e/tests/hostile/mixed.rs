@@ -5,9 +5,8 @@ use crate::{HOSTILE, OTHER};
 use ringway::{Interest, Port};
 use ringway_abi::wire::{self, Kind};
 use ringway_core::lease::Grant;
-use ringway_e2e::hostile::{
-    Probe, Random, answer, ask, become_user, maps, register, register_message, words,
-};
+use ringway_e2e::hostile::{Probe, Random, become_user, maps, words};
+use ringway_e2e::raw::{answer, ask, register, register_message};
 use ringway_e2e::{Peer, TestBroker, root_or_skip};
 use ringway_os::event::Doorbell;
 use ringway_os::sock::Conn;

@@ -1,10 +1,10 @@
 //! A descriptor that a privileged process keeps for somebody else: the helper of the broker that serves the device file.
 
+use super::check_binds_nothing;
 use crate::bound::Bound;
 use crate::conn::{Broker, Session};
 use crate::error::OpenError;
-use crate::session::one_map;
-use ringway_abi::{Errno, NETMAP_REQ_REGISTER, NicMode, nmreq_header, nmreq_register};
+use ringway_abi::{Errno, NicMode, nmreq_header, nmreq_register};
 use ringway_core::control::ReqOption;
 use std::os::fd::OwnedFd;
 
@@ -54,9 +54,7 @@ impl Agent {
         body: &mut [u8],
         options: &mut [ReqOption],
     ) -> Result<(), OpenError> {
-        if header.nr_reqtype == NETMAP_REQ_REGISTER {
-            return Err(OpenError::refused(Errno::EINVAL, "REGISTER binds: it is a request of its own"));
-        }
+        check_binds_nothing(header)?;
         match &self.broker {
             Some(broker) => broker.control_with(header, body, options),
             None => Self::open(self.uid)?.control_with(header, body, options),
@@ -78,10 +76,7 @@ impl Agent {
             return Err(OpenError::refused(Errno::EBUSY, "the descriptor is bound"));
         };
         match Session::register(broker, name, req, NicMode::default(), options, None) {
-            Ok((session, mut grant, out)) => {
-                one_map(&mut grant.region);
-                Ok((out, Bound::new(Box::new(session), grant)?))
-            }
+            Ok((session, grant, out)) => Ok((out, Bound::of_session(session, grant)?)),
             Err(e) => {
                 self.broker = Self::open(self.uid)?.broker;
                 Err(e)

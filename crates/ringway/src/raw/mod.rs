@@ -31,7 +31,6 @@
 
 use crate::conn::{self, Broker, Membership, Session};
 use crate::error::{OpenError, SyncError};
-use crate::session::one_map;
 use ringway_abi::wire::RINGWAY_LEND;
 use ringway_abi::{Errno, NETMAP_REQ_REGISTER, NicMode, nmreq_header, nmreq_register};
 use ringway_core::adapter::SyncFlags;
@@ -42,6 +41,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 mod agent;
+pub mod legacy;
 mod poll;
 
 pub use crate::bound::Bound;
@@ -75,10 +75,17 @@ fn broker(fd: BorrowedFd<'_>) -> Result<Broker, OpenError> {
 }
 
 fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd, OpenError> {
-    fd.try_clone_to_owned().map(ringway_os::place::keep).map_err(|e| OpenError::Io {
-        errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
-        message: format!("cannot copy the descriptor: {e}"),
-    })
+    fd.try_clone_to_owned()
+        .map(ringway_os::place::keep)
+        .map_err(|e| OpenError::io("cannot copy the descriptor", &e))
+}
+
+/// EINVAL for REGISTER: what binds has a function of its own.
+fn check_binds_nothing(header: &nmreq_header) -> Result<(), OpenError> {
+    if header.nr_reqtype == NETMAP_REQ_REGISTER {
+        return Err(OpenError::refused(Errno::EINVAL, "REGISTER binds: it is a request of its own"));
+    }
+    Ok(())
 }
 
 /// Serves one NIOCCTRL request other than REGISTER. `header.nr_name` and `body` are written as netmap would; pointers in the header are not
@@ -87,9 +94,7 @@ fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd, OpenError> {
 /// # Errors
 /// As netmap's request; EINVAL for REGISTER, and for a body of another size than the request's.
 pub fn control(fd: BorrowedFd<'_>, header: &mut nmreq_header, body: &mut [u8]) -> Result<(), OpenError> {
-    if header.nr_reqtype == NETMAP_REQ_REGISTER {
-        return Err(OpenError::refused(Errno::EINVAL, "REGISTER binds: it is a request of its own"));
-    }
+    check_binds_nothing(header)?;
     broker(fd)?.control(header, body)
 }
 
@@ -135,9 +140,8 @@ pub fn register_in(
     options: &mut [ReqOption],
     memory: Option<&Memory>,
 ) -> Result<(nmreq_register, Bound), OpenError> {
-    let (session, mut grant, out) = Session::register(broker(fd)?, name, req, mode, options, memory)?;
-    one_map(&mut grant.region);
-    Ok((out, Bound::new(Box::new(session), grant)?))
+    let (session, grant, out) = Session::register(broker(fd)?, name, req, mode, options, memory)?;
+    Ok((out, Bound::of_session(session, grant)?))
 }
 
 /// What an fd of unknown origin turned out to be.
@@ -166,10 +170,7 @@ pub(crate) fn join_owned(fd: OwnedFd) -> Result<Joined, OpenError> {
     Ok(match Session::join(fd)? {
         Membership::Foreign => Joined::Foreign,
         Membership::Unbound => Joined::Unbound,
-        Membership::Bound(session, mut grant) => {
-            one_map(&mut grant.region);
-            Joined::Bound(Box::new(Bound::new(Box::new(session), *grant)?))
-        }
+        Membership::Bound(session, grant) => Joined::Bound(Box::new(Bound::of_session(session, *grant)?)),
     })
 }
 
@@ -183,10 +184,7 @@ pub fn behind_file(fd: BorrowedFd<'_>) -> Result<Option<OwnedFd>, OpenError> {
     if !ringway_os::sys::is_fuse_file(fd) {
         return Ok(None);
     }
-    let io = |e: std::io::Error| OpenError::Io {
-        errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
-        message: format!("cannot have the descriptor behind the device file: {e}"),
-    };
+    let io = |e: std::io::Error| OpenError::io("cannot have the descriptor behind the device file", &e);
     let (mine, theirs) = Conn::pair().map_err(io)?;
     match ringway_os::sys::ioctl_number(fd, RINGWAY_LEND, theirs.as_fd().as_raw_fd()) {
         Err(e) if e.raw_os_error() == Some(Errno::ENXIO.0) => {
@@ -226,7 +224,7 @@ impl Bound {
     /// EBUSY in CSB mode.
     pub fn txsync(&self) -> Result<(), SyncError> {
         self.not_csb()?;
-        self.sync_all(Dir::Tx, SyncFlags::FORCE, |e| self.tells(e))
+        self.sync_all(Dir::Tx, SyncFlags::empty(), |e| self.tells(e))
     }
 
     /// NIOCRXSYNC: as [`Bound::txsync`], for all bound RX rings.
@@ -235,7 +233,7 @@ impl Bound {
     /// As [`Bound::txsync`].
     pub fn rxsync(&self) -> Result<(), SyncError> {
         self.not_csb()?;
-        self.sync_all(Dir::Rx, SyncFlags::FORCE | SyncFlags::TIMESTAMP, |e| self.tells(e))
+        self.sync_all(Dir::Rx, SyncFlags::TIMESTAMP, |e| self.tells(e))
     }
 
     #[inline]

@@ -1,9 +1,8 @@
 //! One ring of a sync loop, and one turn on it.
 
 use crate::bound::Pass;
-use ringway_abi::{NAF_FORCE_READ, NAF_FORCE_RECLAIM};
 use ringway_core::adapter::SyncFlags;
-use ringway_core::kring::{SyncOutcome, distance, prev};
+use ringway_core::kring::{SyncOutcome, prev};
 use ringway_core::layout::Dir;
 use ringway_core::lease::EndRing;
 use ringway_os::csb::{AppEntry, LoopEntry};
@@ -58,19 +57,6 @@ impl Line<'_> {
         }
     }
 
-    pub fn flags(&self, head: u32) -> SyncFlags {
-        let asked = self.app.sync_flags.load(Relaxed);
-        let force = match self.dir {
-            Dir::Rx => asked & NAF_FORCE_READ != 0,
-            Dir::Tx => {
-                let (_, tail) = self.published;
-                asked & NAF_FORCE_RECLAIM != 0
-                    || (head < self.n && tail < self.n && distance(self.n, head, tail) <= self.n / 2)
-            }
-        };
-        if force { SyncFlags::FORCE } else { SyncFlags::empty() }
-    }
-
     /// Publishes how far the ring is. True if the tail moved.
     pub fn publish(&mut self) -> bool {
         let now = (hwcur(self.ring), self.ring.handle().ring.header.tail.load(Relaxed));
@@ -101,7 +87,7 @@ impl Line<'_> {
             header.cur.store(cur, Relaxed);
             header.head.store(head, Relaxed);
             let before = self.published;
-            match pass.outcome(&mut &*self.ring, self.flags(head)) {
+            match pass.outcome(&mut &*self.ring, SyncFlags::empty()) {
                 SyncOutcome::Done => {}
                 SyncOutcome::Skipped | SyncOutcome::Brokered => {
                     self.left = Left::Busy;

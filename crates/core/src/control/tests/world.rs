@@ -205,7 +205,7 @@ impl End {
     }
 
     pub fn sync(&mut self, dir: Dir) -> SyncOutcome {
-        self.endpoint.sync(dir, 0, SyncFlags::FORCE, &mut self.source)
+        self.endpoint.sync(dir, 0, SyncFlags::empty(), &mut self.source)
     }
 
     /// As `sync`, with a pause, in which `pause` runs, before the driver does, or after it: under the ring's lock.

@@ -1,9 +1,10 @@
 //! Threads that share one bound descriptor, as netmap programs do: each polls it, and takes packets from the mapped ring.
 
-use crate::{LONG, Outcome, say};
+use crate::LONG;
 use ringway::NicMode;
 use ringway::raw::{self, Bound, POLLIN, POLLOUT};
 use ringway_abi::{NR_REG_ALL_NIC, nmreq_register};
+use ringway_e2e::role::{Outcome, say};
 use ringway_os::mem::{Memfd, SharedRef, SharedSlice};
 use ringway_os::ring::{RING_HEADER_BYTES, RingHeader, Slot, SlotWord};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

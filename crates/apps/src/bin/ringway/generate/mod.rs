@@ -3,6 +3,7 @@
 //! The parent starts a receiver and a sender (this program again, with `--role`), which report on their standard output, a JSON
 //! object a line. The receiver first announces itself with one frame, so that a switch knows where it is.
 
+mod child;
 mod embedded;
 mod receiver;
 mod report;

@@ -1,8 +1,8 @@
 //! The receiving half.
 
+use super::child::{in_threads, open, stop_with_parent};
 use super::report::{Final, Message};
-use super::sender::{open, stop_with_parent};
-use super::{GenArgs, RECEIVER_MAC, STAMP_OFS, TICK};
+use super::{GenArgs, RECEIVER_MAC, STAMP_OFS};
 use crate::Failure;
 use hdrhistogram::Histogram;
 use ringway::{Interest, Netmap, Port, RxRing, SyncError};
@@ -93,7 +93,7 @@ struct Span {
     last: (u64, u64),
 }
 
-fn receive(port: &mut Port, got: &mut Got, stop: &AtomicBool, count: &AtomicU64) -> Result<Span, SyncError> {
+fn receive(got: &mut Got, port: &mut Port, stop: &AtomicBool, count: &AtomicU64) -> Result<Span, SyncError> {
     let mut span = Span::default();
     let mut rounds = 0u32;
     while !stop.load(Relaxed) {
@@ -146,30 +146,7 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
     }
     Message::Ready.say();
     stop_with_parent(&STOP);
-    let spans = std::thread::scope(|scope| -> Result<Vec<Span>, Failure> {
-        let mut threads = vec![];
-        let mut counts = vec![];
-        for (port, got, count) in &mut parts {
-            let count: &AtomicU64 = count;
-            counts.push(count);
-            threads.push(scope.spawn(move || {
-                let result = receive(port, got, &STOP, count);
-                STOP.store(true, Relaxed);
-                result
-            }));
-        }
-        while !STOP.load(Relaxed) {
-            std::thread::park_timeout(TICK);
-            let packets = counts.iter().map(|c| c.load(Relaxed)).sum();
-            Message::Progress { packets }.say();
-        }
-        let mut spans = vec![];
-        for t in threads {
-            let span = t.join().map_err(|_| Failure::new("a receiver panicked"))?;
-            spans.push(span.map_err(|e| Failure::new(format!("{}: {e}", args.b)))?);
-        }
-        Ok(spans)
-    })?;
+    let spans = in_threads(&mut parts, &args.b, &STOP, receive)?;
     let mut end = Final::default();
     let first = spans.iter().filter_map(|s| s.first).map(|(wall, _)| wall).min();
     let last = spans.iter().map(|s| s.last.0).max().unwrap_or(0);

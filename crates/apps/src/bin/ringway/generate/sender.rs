@@ -1,11 +1,11 @@
 //! The sending half.
 
+use super::child::{in_threads, open, stop_with_parent};
 use super::report::{Final, Message};
-use super::{GenArgs, STAMP_OFS, TICK};
+use super::{GenArgs, STAMP_OFS};
 use crate::Failure;
 use ringway::{Interest, Netmap, Port, SyncError, TxRing};
 use ringway_os::sys::{monotonic_nanos, process_cpu_nanos};
-use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -131,22 +131,6 @@ impl Sender {
     }
 }
 
-/// Opens ring `i` of a port that has one for each thread.
-pub fn open(netmap: &Netmap, name: &str, i: u16, args: &GenArgs) -> Result<Port, Failure> {
-    let n = args.threads;
-    let builder = netmap.builder(name).slots(args.slots);
-    let builder = if n > 1 { builder.rings(n).ring(i) } else { builder };
-    Ok(builder.open()?)
-}
-
-/// Sets `stop` when the parent closes our standard input, or is gone.
-pub fn stop_with_parent(stop: &'static AtomicBool) {
-    std::thread::spawn(move || {
-        let _ = std::io::stdin().read(&mut [0; 1]);
-        stop.store(true, Relaxed);
-    });
-}
-
 /// The child that sends.
 pub fn run(args: &GenArgs) -> Result<(), Failure> {
     static STOP: AtomicBool = AtomicBool::new(false);
@@ -159,32 +143,9 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
     Message::Ready.say();
     stop_with_parent(&STOP);
     let (cpu, wall) = (process_cpu_nanos(), monotonic_nanos());
-    let counts: u64 = std::thread::scope(|scope| -> Result<u64, Failure> {
-        let mut threads = vec![];
-        let mut counts = vec![];
-        for (port, sender, count) in &mut parts {
-            let count: &AtomicU64 = count;
-            counts.push(count);
-            threads.push(scope.spawn(move || {
-                let result = sender.send(port, &STOP, count);
-                STOP.store(true, Relaxed);
-                result
-            }));
-        }
-        while !STOP.load(Relaxed) {
-            std::thread::park_timeout(TICK);
-            let packets = counts.iter().map(|c| c.load(Relaxed)).sum();
-            Message::Progress { packets }.say();
-        }
-        for t in threads {
-            t.join()
-                .map_err(|_| Failure::new("a sender panicked"))?
-                .map_err(|e| Failure::new(format!("{}: {e}", args.a)))?;
-        }
-        Ok(counts.iter().map(|c| c.load(Relaxed)).sum())
-    })?;
+    in_threads(&mut parts, &args.a, &STOP, Sender::send)?;
     let mut end = Final {
-        packets: counts,
+        packets: parts.iter().map(|(.., count)| count.load(Relaxed)).sum(),
         wall_ns: monotonic_nanos() - wall,
         cpu_ns: process_cpu_nanos() - cpu,
         ..Final::default()

@@ -1,4 +1,5 @@
-//! The older calls NIOCREGIF and NIOCGINFO: each becomes a request of the newer interface.
+//! The older calls NIOCREGIF and NIOCGINFO: each becomes a request of the newer interface, [`regif`] and [`ginfo`]. What comes back of
+//! that goes into the older structure, [`Converted::write_back`]. Nothing is asked of anybody here.
 //!
 //! Source: abi.md 11.
 
@@ -8,29 +9,33 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// What an older call asks, as a newer request without options.
 #[derive(Debug)]
-pub(super) struct Converted {
+pub struct Converted {
+    /// Its head: to be served, and written to, as that of NIOCCTRL.
     pub header: nmreq_header,
+    /// Its body, likewise.
     pub body: Vec<u8>,
 }
 
-fn request(name: &str, nr_reqtype: u16, body: &[u8]) -> Result<Converted, Errno> {
-    let nr_name = c_name_field(name).ok_or(Errno::ENOMEM)?;
-    let header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, nr_name, ..Default::default() };
+fn request(name: &[u8], nr_reqtype: u16, body: &[u8]) -> Result<Converted, Errno> {
+    let mut header = nmreq_header { nr_version: NETMAP_API, nr_reqtype, ..Default::default() };
+    // Its last byte stays NUL.
+    header.nr_name[..NETMAP_REQ_IFNAMSIZ - 1]
+        .get_mut(..name.len())
+        .ok_or(Errno::ENOMEM)?
+        .copy_from_slice(name);
     Ok(Converted { header, body: body.to_vec() })
 }
 
-fn name_of(req: &nmreq) -> Result<String, Errno> {
-    let mut name = req.nr_name;
-    name[IFNAMSIZ - 1] = 0;
-    std::str::from_utf8(c_name(&name)).map(str::to_owned).map_err(|_| Errno::EINVAL)
+fn name_of(req: &nmreq) -> Vec<u8> {
+    c_name(&req.nr_name[..IFNAMSIZ - 1]).to_vec()
 }
 
 fn check_version(req: &nmreq) -> Result<(), Errno> {
-    if req.nr_version < u32::from(NETMAP_API) { Err(Errno::EINVAL) } else { Ok(()) }
+    if req.nr_version < u32::from(NETMAP_MIN_API) { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
-/// The binding that the older fields describe, and what is appended to the name.
-fn register(req: &nmreq) -> (nmreq_register, String) {
+/// The binding that the older fields describe. A pipe's number goes to the end of the name.
+fn register(req: &nmreq, name: &mut Vec<u8>) -> nmreq_register {
     let ringid = req.nr_ringid & NETMAP_RING_MASK;
     let mut out = nmreq_register {
         nr_tx_slots: req.nr_tx_slots,
@@ -44,7 +49,6 @@ fn register(req: &nmreq) -> (nmreq_register, String) {
         nr_flags: u64::from(req.nr_flags & !NR_REG_MASK),
         ..Default::default()
     };
-    let mut suffix = String::new();
     match out.nr_mode {
         NR_REG_DEFAULT => {
             out.nr_mode = if req.nr_ringid & NETMAP_SW_RING != 0 {
@@ -57,7 +61,7 @@ fn register(req: &nmreq) -> (nmreq_register, String) {
         }
         NR_REG_PIPE_MASTER | NR_REG_PIPE_SLAVE => {
             let brace = if out.nr_mode == NR_REG_PIPE_MASTER { '{' } else { '}' };
-            suffix = format!("{brace}{ringid}");
+            name.extend(format!("{brace}{ringid}").bytes());
             (out.nr_mode, out.nr_ringid) = (NR_REG_ALL_NIC, 0);
         }
         _ => {}
@@ -68,23 +72,23 @@ fn register(req: &nmreq) -> (nmreq_register, String) {
     if req.nr_ringid & NETMAP_DO_RX_POLL != 0 {
         out.nr_flags |= NR_DO_RX_POLL;
     }
-    (out, suffix)
+    out
 }
 
 /// NIOCREGIF.
 ///
 /// # Errors
 /// EINVAL for a version or command that does not exist; ENOMEM where the conversion fails.
-pub(super) fn regif(req: &nmreq) -> Result<Converted, Errno> {
+pub fn regif(req: &nmreq) -> Result<Converted, Errno> {
     check_version(req)?;
-    let name = name_of(req)?;
+    let mut name = name_of(req);
     match req.nr_cmd {
         0 => {
-            let (body, suffix) = register(req);
-            request(&(name + &suffix), NETMAP_REQ_REGISTER, body.as_bytes())
+            let body = register(req, &mut name);
+            request(&name, NETMAP_REQ_REGISTER, body.as_bytes())
         }
         NETMAP_BDG_ATTACH => {
-            let (mut reg, _) = register(req);
+            let mut reg = register(req, &mut name);
             let with_host = req.nr_arg1 & NETMAP_BDG_HOST != 0;
             reg.nr_mode = if with_host { NR_REG_NIC_SW } else { NR_REG_ALL_NIC };
             let body = nmreq_vale_attach { reg, ..Default::default() };
@@ -133,9 +137,9 @@ pub(super) fn regif(req: &nmreq) -> Result<Converted, Errno> {
 ///
 /// # Errors
 /// As [`regif`].
-pub(super) fn ginfo(req: &nmreq) -> Result<Converted, Errno> {
+pub fn ginfo(req: &nmreq) -> Result<Converted, Errno> {
     check_version(req)?;
-    let name = name_of(req)?;
+    let name = name_of(req);
     if req.nr_cmd == NETMAP_BDG_LIST {
         let body = nmreq_vale_list {
             nr_bridge_idx: req.nr_arg1,
@@ -164,11 +168,12 @@ fn write_register(req: &mut nmreq, reg: &nmreq_register) {
 }
 
 impl Converted {
-    /// Writes what the request brought into the older structure.
+    /// Writes what the request brought, once it has succeeded, into the older structure.
     pub fn write_back(&self, req: &mut nmreq) {
         fn body<T: FromBytes>(bytes: &[u8]) -> Option<T> {
             T::read_from_bytes(bytes).ok()
         }
+        req.nr_name[IFNAMSIZ - 1] = 0;
         match self.header.nr_reqtype {
             NETMAP_REQ_REGISTER => {
                 if let Some(reg) = body(&self.body) {
@@ -240,6 +245,12 @@ mod tests {
         let c = regif(&req).unwrap();
         assert_eq!(c_name(&c.header.nr_name), b"vale0:a}12");
         assert_eq!((reg(&c).nr_mode, reg(&c).nr_ringid), (NR_REG_ALL_NIC, 0));
+        req.nr_cmd = NETMAP_BDG_ATTACH;
+        let c = regif(&req).unwrap();
+        assert_eq!(
+            (c_name(&c.header.nr_name), c.header.nr_reqtype),
+            (&b"vale0:a}12"[..], NETMAP_REQ_VALE_ATTACH)
+        );
         req.nr_version = 13;
         assert_eq!(regif(&req).unwrap_err(), Errno::EINVAL);
         req = named(b"x");
@@ -247,6 +258,15 @@ mod tests {
         assert_eq!(regif(&req).unwrap_err(), Errno::ENOMEM);
         req.nr_cmd = 99;
         assert_eq!(regif(&req).unwrap_err(), Errno::EINVAL);
+    }
+
+    #[test]
+    fn a_name_ends_in_its_field() {
+        let mut req = named(b"0123456789abcdef");
+        let c = regif(&req).unwrap();
+        assert_eq!(c_name(&c.header.nr_name), b"0123456789abcde");
+        c.write_back(&mut req);
+        assert_eq!(c_name(&req.nr_name), b"0123456789abcde");
     }
 
     #[test]
