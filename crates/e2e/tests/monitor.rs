@@ -4,6 +4,7 @@ use ringway_e2e::{Peer, TestBroker, eventually, root_or_skip};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 const PEER: &str = env!("CARGO_BIN_EXE_e2e-peer");
 

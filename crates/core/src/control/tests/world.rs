@@ -214,7 +214,7 @@ impl End {
         let (context, tx, rx) = self.endpoint.split();
         let parts = if dir == Dir::Tx { &mut tx[0] } else { &mut rx[0] }.parts();
         let mut paused = Paused { inner: parts.driver, at, pause: Some(pause) };
-        context.sync(parts.handle, &mut paused, me, SyncFlags::FORCE, &mut self.source)
+        context.sync(parts.handle, &mut paused, me, SyncFlags::empty(), &mut self.source)
     }
 
     pub fn send(&mut self, parts: &[Vec<u8>]) {
