@@ -140,10 +140,17 @@ impl RingHandle {
         self.shared.num_slots
     }
 
+    /// True if the port's other side is gone for good.
+    #[inline]
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.shared.state.sync.stopped.load(Ordering::Relaxed) != 0
+    }
+
     /// Runs one txsync or rxsync: prologue, driver, finalize, under the ring's lock, for attachment `me`.
     pub fn sync(&self, driver: &mut dyn RingDriver, me: u32, flags: SyncFlags) -> SyncOutcome {
         let state = &*self.shared.state;
-        if state.sync.stopped.load(Ordering::Relaxed) != 0 {
+        if self.is_stopped() {
             return SyncOutcome::Stopped;
         }
         if let Err(holder) = state.sync.lock.try_lock(me) {

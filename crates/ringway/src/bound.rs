@@ -202,23 +202,29 @@ impl Pass<'_> {
         min: u32,
     ) -> Looked {
         let nr_flags = self.context.grant.nr_flags;
+        let pushes = interest.tx || nr_flags & NR_NO_TX_POLL == 0;
+        let takes = interest.rx || nr_flags & NR_DO_RX_POLL != 0;
+        // Who asks for nothing is told what is over all the same.
+        let is_over = |ring: &EndRing| !interest.tx && !interest.rx && ring.handle().is_stopped();
         let mut result = Ok(());
         let mut ready = Ready::default();
-        if interest.tx || nr_flags & NR_NO_TX_POLL == 0 {
-            for mut turn in tx {
-                let wanted = interest.tx && !ready.tx;
-                let handle = turn.ring().handle();
-                let hwcur = handle.shared.state.owner.hwcur.load();
-                if wanted || handle.ring.header.head.load(Relaxed) != hwcur {
-                    result = result.and(self.sync(&mut turn, SyncFlags::empty()));
-                }
-                ready.tx |= wanted && is_ready(turn.ring(), min);
+        for mut turn in tx {
+            let wanted = interest.tx && !ready.tx;
+            let handle = turn.ring().handle();
+            let hwcur = handle.shared.state.owner.hwcur.load();
+            if pushes && (wanted || handle.ring.header.head.load(Relaxed) != hwcur) {
+                result = result.and(self.sync(&mut turn, SyncFlags::empty()));
+            } else if is_over(turn.ring()) {
+                result = result.and(Err(SyncError::Stopped));
             }
+            ready.tx |= wanted && is_ready(turn.ring(), min);
         }
-        if interest.rx || nr_flags & NR_DO_RX_POLL != 0 {
-            for mut turn in rx {
+        for mut turn in rx {
+            if takes {
                 result = result.and(self.sync(&mut turn, SyncFlags::TIMESTAMP));
                 ready.rx |= interest.rx && is_ready(turn.ring(), min);
+            } else if is_over(turn.ring()) {
+                result = result.and(Err(SyncError::Stopped));
             }
         }
         Looked { ready, error: result.err() }

@@ -82,7 +82,7 @@ impl EndRing {
     fn moved(&self, wanted: u32) -> bool {
         // A thread that syncs the ring now is waited for: what it brings is seen below.
         let driver = self.driver();
-        let moved = if self.handle.shared.state.sync.stopped.load(Relaxed) != 0 {
+        let moved = if self.handle.is_stopped() {
             // The next sync says so.
             true
         } else if self.handle.is_brokered() {
