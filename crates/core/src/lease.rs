@@ -66,6 +66,21 @@ pub enum GuestOf {
     Pipe,
 }
 
+/// What the processes of a binding's user know, and those forked from them, whoever they are by then: a number that nobody can guess.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct BindingKey(pub [u8; 16]);
+
+impl BindingKey {
+    /// What those get who must not have one. It opens nothing.
+    pub const NONE: BindingKey = BindingKey([0; 16]);
+}
+
+impl fmt::Debug for BindingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::NONE { "no key" } else { "a key" })
+    }
+}
+
 /// A bound port.
 #[derive(Clone, Debug)]
 pub struct Grant {
@@ -89,6 +104,8 @@ pub struct Grant {
     pub extra_bufs: u32,
     /// `NR_*` of the request.
     pub nr_flags: u64,
+    /// Shown to the keeper of the registry when more memory is asked for.
+    pub key: BindingKey,
     /// The region.
     pub region: Shm,
     /// The state of the port's rings.

@@ -386,3 +386,25 @@ fn a_process_that_drops_its_privileges_still_finds_its_peers() {
     assert_eq!(sent, [500, 500, 0], "sent, delivered, dropped");
     assert_eq!(rx.finish(), [500, 0]);
 }
+
+#[test]
+fn s10_a_child_that_changes_its_user_finds_peers_that_its_parent_never_met() {
+    let test = "s10_a_child_that_changes_its_user_finds_peers_that_its_parent_never_met";
+    if !root_or_skip(test) {
+        return;
+    }
+    for config in ["admit = \"all\"", "admit = [0]"] {
+        let scene = Scene::new(config);
+        let sender = scene.start(&["fork-drops-privileges", "vale0:a", "tx", "500"]);
+        let receiver = scene.start(&["fork-drops-privileges", "netmap:x}1", "rx", "500"]);
+        // Peers that come later than the child. Nobody has become a guest: it does its syncs itself.
+        let rx = scene.peer(&["rx", "vale0:b"]);
+        scene.await_lease("vale0:a", "direct");
+        assert_eq!(sender.finish(), [500, 500, 0], "sent, delivered, dropped");
+        assert_eq!(rx.finish(), [500, 0]);
+        let tx = scene.peer(&["tx", "netmap:x{1", "500"]);
+        scene.await_lease("x}1", "direct");
+        assert_eq!(receiver.finish(), [500, 0, 0, 499]);
+        tx.finish();
+    }
+}

@@ -13,7 +13,7 @@ use ringway_abi::{
 };
 use ringway_core::control::{PagesKey, ReqOption};
 use ringway_core::handover::{grant_in, options_in, options_out, peer_in};
-use ringway_core::lease::{Grant, GrantKind, PeerGrant};
+use ringway_core::lease::{BindingKey, Grant, GrantKind, PeerGrant};
 use ringway_core::place::{self, Place};
 use ringway_os::mem::Memfd;
 use ringway_os::sock::{self, Conn, Message};
@@ -76,6 +76,8 @@ pub(crate) struct Session {
     attachment: Arc<Attachment>,
     /// Of another user's port: the attachment under which the broker counts us as its guest.
     guest: Option<AtomicU32>,
+    /// Opens the memory of peers to us, and to our forked children, whoever we are by then.
+    key: BindingKey,
     /// A file whose number tells the region of the port.
     pub pin: Option<File>,
 }
@@ -533,7 +535,11 @@ impl Session {
                 }
                 other => {
                     let (grant, req) = other?;
-                    return Ok((Session { broker, attachment, guest: None, pin: None }, grant, req));
+                    return Ok((
+                        Session { broker, attachment, guest: None, key: grant.key, pin: None },
+                        grant,
+                        req,
+                    ));
                 }
             }
         }
@@ -553,7 +559,10 @@ impl Session {
         let grant = grant_in(&answer.body, answer.fds).map_err(|e| refused(Errno::ENOMEM, e.to_string()))?;
         let is_guest = matches!(grant.kind, GrantKind::Guest(_));
         let guest = is_guest.then(|| AtomicU32::new(attachment.number()));
-        Ok(Membership::Bound(Session { broker, attachment, guest, pin: None }, Box::new(grant)))
+        Ok(Membership::Bound(
+            Session { broker, attachment, guest, key: grant.key, pin: None },
+            Box::new(grant),
+        ))
     }
 
     /// The number under which this process holds locks. None: the broker is gone.
@@ -596,7 +605,7 @@ impl Session {
 impl Session {
     /// The memory of the port at `index` of the switch.
     pub fn ask_peer(&self, index: u8) -> Option<PeerGrant> {
-        let ask = wire::PeerAsk { index: index.into() };
+        let ask = wire::PeerAsk { index: index.into(), key: self.key.0 };
         let answer = self.broker.ask(Kind::Peer, ask.as_bytes(), &[], PEER_TIMEOUT).ok()?;
         peer_in(&answer.body, answer.fds).ok()
     }

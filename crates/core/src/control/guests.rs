@@ -7,7 +7,7 @@
 use super::bind::gone;
 use super::regions::no_memory;
 use super::{BindingId, ControlError, Kind, Registry};
-use crate::lease::{Grant, GrantKind, GuestOf};
+use crate::lease::{BindingKey, Grant, GrantKind, GuestOf};
 use ringway_abi::Errno;
 use ringway_os::event::{Doorbell, LentBell};
 use std::sync::Arc;
@@ -96,6 +96,7 @@ impl Registry {
         let kind = self.guest_of(id)?.map_or(GrantKind::Null, GrantKind::Guest);
         Ok(Grant {
             kind,
+            key: BindingKey::NONE,
             rx_bell: bells.silent.clone(),
             tx_bell: bells.silent.clone(),
             notice: bells.notice.clone(),
