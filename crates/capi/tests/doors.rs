@@ -263,6 +263,7 @@ tests! { events: "doors_events.c", "";
 tests! { ctrl: "doors_ctrl.c", "";
     order_of_checks
     option_list
+    answers_that_cannot_be_written
     s14_offsets_of_a_pipe
     older_requests
 }
