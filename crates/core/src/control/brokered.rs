@@ -31,6 +31,8 @@ struct Mixed {
     switches: BTreeSet<usize>,
     pipes: BTreeSet<(PortId, PortId)>,
     nics: BTreeSet<PortId>,
+    /// Switch ports that sit on no switch.
+    alone: BTreeSet<PortId>,
 }
 
 /// The peers on each mixed switch.
@@ -76,6 +78,9 @@ impl Registry {
             Some(Kind::Vale { switch: Some(i), .. }) => {
                 mixed.switches.insert(*i);
             }
+            Some(Kind::Vale { switch: None, .. }) => {
+                mixed.alone.insert(id);
+            }
             Some(Kind::Pipe { peer, .. }) => {
                 mixed.pipes.insert((id.min(*peer), id.max(*peer)));
             }
@@ -104,6 +109,7 @@ impl Registry {
             let (tx, rx) = match port.kind {
                 _ if port.is_wrapped() => (true, true),
                 Kind::Vale { switch: Some(i), .. } => (mixed.switches.contains(&i), false),
+                Kind::Vale { switch: None, .. } => (mixed.alone.contains(id), false),
                 Kind::Nic(_) => (mixed.nics.contains(id), mixed.nics.contains(id)),
                 Kind::Pipe { peer, .. } => {
                     let both = mixed.pipes.contains(&((*id).min(peer), (*id).max(peer)));
@@ -364,6 +370,13 @@ impl Registry {
             Kind::Vale { switch: Some(i), index, generation, .. } => {
                 let seat = Seat { page: jobs.pages.get(i)?.clone(), index: *index, generation: *generation };
                 Box::new(ValeTx::for_broker(seat, key.index, tables.get(i)?.clone()))
+            }
+            Kind::Vale { switch: None, index, generation, .. } => {
+                // What it sends goes nowhere, and is counted and seen. Its page is its clients'; this one nobody else has.
+                let page = SharedRef::<SwitchPage>::new(&Map::anonymous(size_of::<SwitchPage>()).ok()?, 0)?;
+                seat_port(&page, *index, *generation);
+                let seat = Seat { page, index: *index, generation: *generation };
+                Box::new(ValeTx::for_broker(seat, key.index, Arc::default()))
             }
             Kind::Pipe { peer, .. } => {
                 let far = self.ports.get(peer)?;
