@@ -255,7 +255,7 @@ pub struct Geometry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Grant {
-    /// 0 null, 1 switch port, 2 pipe, 3 interface; 4 switch port, 5 pipe of another user.
+    /// 0 null, 1 switch port, 2 pipe, 3 interface, 6 monitor; of another user: 4 switch port, 5 others.
     pub kind: u32,
     /// Switch port: its index.
     pub index: u32,

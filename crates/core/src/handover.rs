@@ -100,7 +100,7 @@ pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
             (3, 0, 0)
         }
         GrantKind::Guest(GuestOf::Switch) => (4, 0, 0),
-        GrantKind::Guest(GuestOf::Pipe) => (5, 0, 0),
+        GrantKind::Guest(GuestOf::Other) => (5, 0, 0),
         GrantKind::Monitor => (6, 0, 0),
     };
     let mut name = [0; wire::NAME_BYTES];
@@ -217,7 +217,7 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
         2 => GrantKind::Pipe { peer_state: fds.shm()?, peer_rx_bell: fds.bell()?, peer_tx_bell: fds.bell()? },
         3 => GrantKind::Nic(nic_in(&mut bytes, &mut fds)?),
         4 => GrantKind::Guest(GuestOf::Switch),
-        5 => GrantKind::Guest(GuestOf::Pipe),
+        5 => GrantKind::Guest(GuestOf::Other),
         6 => GrantKind::Monitor,
         _ => return Err(HandoverError::Field("kind")),
     };

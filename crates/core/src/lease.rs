@@ -62,8 +62,8 @@ pub enum GrantKind {
 pub enum GuestOf {
     /// A port of a switch. Its RX rings are for whoever has bound them: what the senders left lies in the port's own state.
     Switch,
-    /// One end of a pipe.
-    Pipe,
+    /// A pipe, an interface, a monitor: the broker serves all rings.
+    Other,
 }
 
 /// What the processes of a binding's user know, and those forked from them, whoever they are by then: a number that nobody can guess.

@@ -44,11 +44,6 @@ impl Registry {
         for b in self.bindings.values() {
             users.entry(b.port).or_default().insert(b.uid);
         }
-        for guest in &self.guests {
-            if let Some(b) = self.bindings.get(&guest.binding) {
-                users.entry(b.port).or_default().insert(guest.uid);
-            }
-        }
         let of = |ids: &[PortId]| -> BTreeSet<u32> {
             ids.iter().filter_map(|i| users.get(i)).flatten().copied().collect()
         };
@@ -67,7 +62,8 @@ impl Registry {
                 mixed.pipes.insert((*id, peer));
             }
         }
-        for id in self.watched_ports().into_iter().chain(self.wrapped_ports()) {
+        let others = self.wrapped_ports().into_iter().chain(self.guested_ports());
+        for id in self.watched_ports().into_iter().chain(others) {
             self.mix(&mut mixed, id);
         }
         mixed
