@@ -415,7 +415,7 @@ mod tests {
         let (_, kind, mut body) = parse(&m).unwrap();
         assert_eq!((kind, take::<PeerAsk>(&mut body).unwrap().index, body.len()), (Kind::Peer, 7, 0));
         assert_eq!(take::<PeerAsk>(&mut body).unwrap_err(), WireError::Short);
-        assert_eq!(parse(&m[..m.len() - 1]).unwrap_err(), WireError::Length(4));
+        assert_eq!(parse(&m[..m.len() - 1]).unwrap_err(), WireError::Length(20));
         let mut other = m.clone();
         other[4] = 9;
         assert_eq!(parse(&other).unwrap_err(), WireError::Version(9));
