@@ -39,7 +39,7 @@ fn wire() -> Vec<(String, Vec<u8>)> {
     [
         ("attach", wire::message(Kind::Attach, 0, &[])),
         ("register", wire::message(Kind::Control, 0, &register)),
-        ("peer", wire::message(Kind::Peer, 0, wire::PeerAsk { index: 3 }.as_bytes())),
+        ("peer", wire::message(Kind::Peer, 0, wire::PeerAsk { index: 3, key: [5; 16] }.as_bytes())),
         ("tune", wire::message(Kind::Tune, 0, tune.as_bytes())),
         ("refused", wire::message(Kind::Reply, 13, b"EACCES, in words")),
         ("grant-switch", wire::message(Kind::Reply, 0, &switch)),

@@ -25,7 +25,7 @@
 //!
 //! A grant is [`Grant`] with its list of offsets (TX, then RX, 8 bytes each) and name; its fds are region, state, RX and TX doorbell, the broker's own
 //! bell (an epoll fd to watch), the worker's doorbell, then for a switch port the switch page, for a pipe the other end's state and its RX and TX doorbells.
-//! JOIN of another user's port: no more than region and state, with bells that nobody else has. Who joins has attached before.
+//! JOIN of another user's port: no more than region and state, with bells that nobody else has, and no key. Who joins has attached before.
 
 use crate::request::nmreq_header;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -195,6 +195,8 @@ pub struct Opt {
 pub struct PeerAsk {
     /// Index on the switch.
     pub index: u32,
+    /// Key of the binding, as granted.
+    pub key: [u8; 16],
 }
 
 /// Body of a TUNE request: an empty name asks for all.
@@ -253,7 +255,7 @@ pub struct Geometry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Grant {
-    /// 0 null, 1 switch port, 2 pipe, 3 interface; 4 switch port, 5 pipe of another user.
+    /// 0 null, 1 switch port, 2 pipe, 3 interface, 6 monitor; of another user: 4 switch port, 5 others.
     pub kind: u32,
     /// Switch port: its index.
     pub index: u32,
@@ -281,6 +283,8 @@ pub struct Grant {
     pub extra_bufs: u32,
     /// Unused.
     pub pad: u32,
+    /// Who shows it is served as the binding's user, whoever he is by then; 0 for other users.
+    pub key: [u8; 16],
     /// Name, NUL-padded.
     pub name: [u8; NAME_BYTES],
 }
@@ -407,11 +411,11 @@ mod tests {
 
     #[test]
     fn a_message_is_parsed_as_it_was_made_and_nothing_else_is() {
-        let m = message(Kind::Peer, 0, PeerAsk { index: 7 }.as_bytes());
+        let m = message(Kind::Peer, 0, PeerAsk { index: 7, key: [9; 16] }.as_bytes());
         let (_, kind, mut body) = parse(&m).unwrap();
         assert_eq!((kind, take::<PeerAsk>(&mut body).unwrap().index, body.len()), (Kind::Peer, 7, 0));
         assert_eq!(take::<PeerAsk>(&mut body).unwrap_err(), WireError::Short);
-        assert_eq!(parse(&m[..m.len() - 1]).unwrap_err(), WireError::Length(4));
+        assert_eq!(parse(&m[..m.len() - 1]).unwrap_err(), WireError::Length(20));
         let mut other = m.clone();
         other[4] = 9;
         assert_eq!(parse(&other).unwrap_err(), WireError::Version(9));

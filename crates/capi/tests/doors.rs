@@ -215,6 +215,7 @@ tests! { monitor: "doors_monitor.c", "";
     s22_sending_on_a_monitor_fails
     s22_the_port_must_be_open
     s22_a_full_monitor_holds_nobody_up
+    s22_each_open_is_a_monitor_of_its_own
     s22_a_monitor_without_its_port
 }
 
@@ -263,6 +264,7 @@ tests! { events: "doors_events.c", "";
 tests! { ctrl: "doors_ctrl.c", "";
     order_of_checks
     option_list
+    answers_that_cannot_be_written
     s14_offsets_of_a_pipe
     older_requests
 }

@@ -123,6 +123,46 @@ option_list(void)
 	CHECK(close(fd) == 0);
 }
 
+/* abi.md 7, step 8: what cannot be written ends the writing; what the request did stays done. */
+static void
+answers_that_cannot_be_written(void)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	char *mem = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct nmreq_register *reg = (struct nmreq_register *)(void *)mem;
+	struct nmreq_option *o = (struct nmreq_option *)(void *)(mem + page);
+	struct nmreq_opt_offsets ofs;
+	struct nmreq_header hdr;
+	int fd = open("/dev/netmap", O_RDWR), fd2 = open("/dev/netmap", O_RDWR);
+
+	CHECK(mem != MAP_FAILED);
+	reg->nr_mode = NR_REG_ALL_NIC;
+	memset(&ofs, 0, sizeof(ofs));
+	ofs.nro_opt.nro_reqtype = NETMAP_REQ_OPT_OFFSETS;
+	ofs.nro_opt.nro_status = 7;
+	ofs.nro_max_offset = 64;
+	hdr = header(NETMAP_REQ_REGISTER, "vale1:a", reg);
+	hdr.nr_options = (uintptr_t)&ofs;
+	CHECK(mprotect(mem, page, PROT_READ) == 0);
+	CHECK(fails(fd, &hdr, EFAULT) && ofs.nro_opt.nro_status == 7);
+	CHECK(hdr.nr_body == (uintptr_t)reg && hdr.nr_options == (uintptr_t)&ofs && hdr.nr_reserved == 0);
+	CHECK(ioctl(fd, NIOCTXSYNC, NULL) == 0 && listed("vale1:a"));
+	CHECK(mprotect(mem, page, PROT_READ | PROT_WRITE) == 0);
+	CHECK(fails(fd, &hdr, EBUSY) && reg->nr_memsize == 0);
+	CHECK(close(fd) == 0);
+	/* The body comes first, then the options in their order. */
+	o->nro_reqtype = 77;
+	o->nro_status = 7;
+	o->nro_next = (uintptr_t)&ofs;
+	ofs.nro_opt.nro_status = 7;
+	CHECK(mprotect(mem + page, page, PROT_READ) == 0);
+	hdr = header(NETMAP_REQ_REGISTER, "vale1:a", reg);
+	hdr.nr_options = (uintptr_t)o;
+	CHECK(fails(fd2, &hdr, EFAULT) && o->nro_status == 7 && ofs.nro_opt.nro_status == 7);
+	CHECK(!listed("vale1:a")); /* not served, so undone */
+	CHECK(munmap(mem, 2 * page) == 0 && close(fd2) == 0);
+}
+
 /* semantics.md 14: the offset of a sender travels along a pipe; what cannot be is refused, with a status. */
 static void
 s14_offsets_of_a_pipe(void)
@@ -216,6 +256,7 @@ older_requests(void)
 static const struct test tests[] = {
 	{"order_of_checks", order_of_checks},
 	{"option_list", option_list},
+	{"answers_that_cannot_be_written", answers_that_cannot_be_written},
 	{"s14_offsets_of_a_pipe", s14_offsets_of_a_pipe},
 	{"older_requests", older_requests},
 };

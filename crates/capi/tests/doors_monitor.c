@@ -158,6 +158,42 @@ s22_a_monitor_without_its_port(void)
 	close_port(&b);
 }
 
+/* Whoever has the port for himself is watched all the same; flags of a monitor concern that monitor. */
+static void
+s22_each_open_is_a_monitor_of_its_own(void)
+{
+	struct port a = open_with("vale1:a", NR_EXCLUSIVE, 0), b = open_port("vale1:b");
+	struct port one = monitor("vale1:a", NR_MONITOR_TX | NR_EXCLUSIVE);
+	struct port two = monitor("vale1:a", NR_MONITOR_TX | NR_EXCLUSIVE);
+	struct port none = monitor("vale1:a", NR_MONITOR_TX | NR_TX_RINGS_ONLY);
+	struct port zero = monitor("vale1:a", NR_ZCOPY_MON);
+	uint64_t both = NR_ZCOPY_MON | NR_MONITOR_TX | NR_MONITOR_RX;
+	uint32_t seen;
+
+	CHECK_STR(one.nifp->ni_name, "vale1:a/t#0");
+	CHECK_STR(two.nifp->ni_name, "vale1:a/t#1");
+	CHECK_STR(zero.nifp->ni_name, "vale1:a/zrt#3");
+	CHECK(zero.reg.nr_flags == both && one.reg.nr_flags == (NR_MONITOR_TX | NR_EXCLUSIVE));
+	CHECK(zero.reg.nr_mem_id == a.reg.nr_mem_id && one.reg.nr_mem_id != two.reg.nr_mem_id);
+	CHECK(one.reg.nr_tx_rings == 1 && one.reg.nr_rx_slots == a.reg.nr_tx_slots);
+	CHECK(try_bind("vale1:a", NR_REG_ALL_NIC, 0) == EBUSY);
+	CHECK(try_bind("vale1:a", NR_REG_SW, NR_MONITOR_TX) == EINVAL);
+	CHECK(put(&a, 0, 6) == 6 && ioctl(a.fd, NIOCTXSYNC, NULL) == 0);
+	CHECK(poll1(one.fd, POLLIN, 5000) == POLLIN && shown(&one, 0, 1) == 6);
+	CHECK(poll1(two.fd, POLLIN, 5000) == POLLIN && shown(&two, 0, 1) == 6);
+	seen = shown(&zero, 0, 1);
+	CHECK(seen == 6 || (ioctl(a.fd, NIOCTXSYNC, NULL) == 0 && seen + shown(&zero, seen, 1) == 6));
+	/* It has no ring to see with, and nothing is wrong with that. */
+	CHECK(poll1(none.fd, POLLIN, 0) == 0 && ioctl(none.fd, NIOCRXSYNC, NULL) == 0);
+	CHECK(poll1(b.fd, POLLIN, 5000) == POLLIN && take(&b, 0) == 6);
+	close_port(&one);
+	close_port(&two);
+	close_port(&none);
+	close_port(&zero);
+	close_port(&a);
+	close_port(&b);
+}
+
 static const struct test tests[] = {
 	{"s22_a_copy_monitor_sees_what_was_sent", s22_a_copy_monitor_sees_what_was_sent},
 	{"s22_it_sees_what_arrives_though_nobody_reads", s22_it_sees_what_arrives_though_nobody_reads},
@@ -166,6 +202,7 @@ static const struct test tests[] = {
 	{"s22_sending_on_a_monitor_fails", s22_sending_on_a_monitor_fails},
 	{"s22_the_port_must_be_open", s22_the_port_must_be_open},
 	{"s22_a_full_monitor_holds_nobody_up", s22_a_full_monitor_holds_nobody_up},
+	{"s22_each_open_is_a_monitor_of_its_own", s22_each_open_is_a_monitor_of_its_own},
 	{"s22_a_monitor_without_its_port", s22_a_monitor_without_its_port},
 };
 

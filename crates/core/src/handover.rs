@@ -2,7 +2,7 @@
 
 use crate::control::ReqOption;
 use crate::layout::{Geometry, PoolLayout, RegionLayout};
-use crate::lease::{BoundRings, Grant, GrantKind, GuestOf, PeerGrant};
+use crate::lease::{BindingKey, BoundRings, Grant, GrantKind, GuestOf, PeerGrant};
 use crate::nic::{MAX_QUEUES, NicGrant, NicPath, NicQueue};
 use crate::pool::Shm;
 use ringway_abi::wire::{self, WireError};
@@ -100,7 +100,7 @@ pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
             (3, 0, 0)
         }
         GrantKind::Guest(GuestOf::Switch) => (4, 0, 0),
-        GrantKind::Guest(GuestOf::Pipe) => (5, 0, 0),
+        GrantKind::Guest(GuestOf::Other) => (5, 0, 0),
         GrantKind::Monitor => (6, 0, 0),
     };
     let mut name = [0; wire::NAME_BYTES];
@@ -122,6 +122,7 @@ pub fn grant_out(g: &Grant) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
         nr_flags: g.nr_flags,
         extra_bufs: g.extra_bufs,
         pad: 0,
+        key: g.key.0,
         name,
     };
     let mut bytes = fixed.as_bytes().to_vec();
@@ -216,7 +217,7 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
         2 => GrantKind::Pipe { peer_state: fds.shm()?, peer_rx_bell: fds.bell()?, peer_tx_bell: fds.bell()? },
         3 => GrantKind::Nic(nic_in(&mut bytes, &mut fds)?),
         4 => GrantKind::Guest(GuestOf::Switch),
-        5 => GrantKind::Guest(GuestOf::Pipe),
+        5 => GrantKind::Guest(GuestOf::Other),
         6 => GrantKind::Monitor,
         _ => return Err(HandoverError::Field("kind")),
     };
@@ -232,6 +233,7 @@ pub fn grant_in(mut bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Grant, HandoverEr
         if_ofs: w.if_ofs,
         extra_bufs: w.extra_bufs,
         nr_flags: w.nr_flags,
+        key: BindingKey(w.key),
         region,
         state,
         rx_bell,

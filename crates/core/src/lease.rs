@@ -54,8 +54,23 @@ pub enum GrantKind {
 pub enum GuestOf {
     /// A port of a switch. Its RX rings are for whoever has bound them: what the senders left lies in the port's own state.
     Switch,
-    /// One end of a pipe.
-    Pipe,
+    /// A pipe, an interface, a monitor: the broker serves all rings.
+    Other,
+}
+
+/// What the processes of a binding's user know, and those forked from them, whoever they are by then: a number that nobody can guess.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct BindingKey(pub [u8; 16]);
+
+impl BindingKey {
+    /// What those get who must not have one. It opens nothing.
+    pub const NONE: BindingKey = BindingKey([0; 16]);
+}
+
+impl fmt::Debug for BindingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::NONE { "no key" } else { "a key" })
+    }
 }
 
 /// A bound port.
@@ -81,6 +96,8 @@ pub struct Grant {
     pub extra_bufs: u32,
     /// `NR_*` of the request.
     pub nr_flags: u64,
+    /// Shown to the keeper of the registry when more memory is asked for.
+    pub key: BindingKey,
     /// The region.
     pub region: Shm,
     /// The state of the port's rings.

@@ -50,17 +50,12 @@ impl Attachments {
 
     /// Those of `pid`, except `keep`: an older life of the same process, before exec.
     pub fn others_of(&self, pid: u32, keep: u32) -> Vec<u32> {
-        self.of_process(pid).filter(|n| *n != keep).collect()
+        self.living.iter().filter(|(n, a)| a.pid == pid && **n != keep).map(|(n, _)| *n).collect()
     }
 
     /// That of `creds`: of its process, as the user that it now is.
     pub fn of(&self, creds: Creds) -> Option<u32> {
         self.living.iter().find(|(_, a)| a.pid == creds.pid && a.uid == creds.uid).map(|(n, _)| *n)
-    }
-
-    /// Those of process `pid`, whoever it is now.
-    pub fn of_process(&self, pid: u32) -> impl Iterator<Item = u32> + '_ {
-        self.living.iter().filter(move |(_, a)| a.pid == pid).map(|(n, _)| *n)
     }
 
     /// How many a user has.

@@ -6,7 +6,7 @@ use crate::server::Server;
 use crate::session::refuse;
 use ringway_abi::Errno;
 use ringway_core::control::{BindingId, ControlError};
-use ringway_core::lease::Grant;
+use ringway_core::lease::{BindingKey, Grant};
 use ringway_os::sock::Creds;
 
 impl Server {
@@ -48,9 +48,7 @@ impl Server {
             return Err(refuse(Errno::EPROTO, "a process attaches before it joins"));
         };
         if self.registry.binding_uid(binding) == Some(creds.uid) {
-            let grant = self.registry.grant(binding)?;
-            self.note_insider(id, number);
-            return Ok(grant);
+            return self.registry.grant(binding);
         }
         self.registry.add_guest(binding, number, creds.uid)?;
         // Before it can touch anything: the rings are the broker's now.
@@ -58,22 +56,17 @@ impl Server {
         self.registry.guest_grant(binding, creds.uid)
     }
 
-    pub(crate) fn note_insider(&mut self, id: u64, number: u32) {
-        if let Some(session) = self.sessions.get_mut(&id)
-            && !session.insiders.contains(&number)
-        {
-            session.insiders.push(number);
-        }
-    }
-
-    /// The session's binding, for a process that is trusted like the one that bound it.
-    pub(crate) fn insider_of(&self, id: u64, creds: Creds) -> Result<BindingId, ControlError> {
+    /// The session's binding, for a process that is trusted like the one that bound it: it is that user's, or was told the key when it, or
+    /// the one that it was forked from, was.
+    pub(crate) fn insider_of(
+        &self,
+        id: u64,
+        creds: Creds,
+        key: BindingKey,
+    ) -> Result<BindingId, ControlError> {
         let binding = self.binding_of(id)?;
-        let is_insider = self.registry.binding_uid(binding) == Some(creds.uid)
-            || self.sessions.get(&id).is_some_and(|s| {
-                self.attachments.of_process(creds.pid).any(|number| s.insiders.contains(&number))
-            });
-        if is_insider {
+        let is_his = self.registry.binding_uid(binding) == Some(creds.uid);
+        if is_his || self.registry.is_key_of(binding, key) {
             return Ok(binding);
         }
         Err(refuse(Errno::EACCES, "the descriptor was bound by another user: its peers are not lent to you"))

@@ -195,7 +195,7 @@ impl Server {
                 self.closers.close_conn(uid, conn);
                 continue;
             }
-            self.sessions.insert(id, Session { conn, uid, pid: 0, binding: None, insiders: vec![] });
+            self.sessions.insert(id, Session { conn, uid, pid: 0, binding: None });
         }
     }
 
@@ -308,7 +308,6 @@ impl Server {
         }
         let _ = self.epoll.remove(&a.pidfd);
         self.break_locks();
-        self.sessions.values_mut().for_each(|s| s.insiders.retain(|n| *n != number));
         if self.registry.guest_left(number) {
             self.worker.refresh(&self.registry);
         }

@@ -8,7 +8,7 @@ use ringway_abi::wire::{self, Kind};
 use ringway_abi::*;
 use ringway_core::control::{Asker, BindingId, ControlError, ReqOption, Tunables, check_options};
 use ringway_core::handover::{grant_out, options_in, options_out, peer_out};
-use ringway_core::lease::Grant;
+use ringway_core::lease::{BindingKey, Grant};
 use ringway_core::nic::NicRequest;
 use ringway_os::mem::Memfd;
 use ringway_os::sock::{Conn, Creds, Message};
@@ -26,8 +26,6 @@ pub struct Session {
     pub pid: u32,
     /// What it has bound.
     pub binding: Option<BindingId>,
-    /// Attachments that took part in it as the user who bound it: what they were lent stays theirs if they drop their privileges.
-    pub insiders: Vec<u32>,
 }
 
 /// An answer: an errno with a text, or a body with fds.
@@ -129,7 +127,7 @@ impl Server {
                     .and_then(|ask| {
                         let index =
                             u8::try_from(ask.index).map_err(|_| refuse(Errno::EINVAL, "no such index"))?;
-                        self.registry.peer_grant(self.insider_of(id, creds)?, index)
+                        self.registry.peer_grant(self.insider_of(id, creds, BindingKey(ask.key))?, index)
                     });
                 let answer = peer.as_ref().map(peer_out);
                 let answer = answer.map(|(body, fds)| Answer { body, fds: fds.to_vec() });
@@ -321,9 +319,6 @@ impl Server {
             session.binding = Some(binding);
             session.pid = creds.pid;
             session.uid = creds.uid;
-        }
-        if let Some(number) = self.attachments.of(creds) {
-            self.note_insider(id, number);
         }
         req.nr_offset = grant.if_ofs;
         req.nr_memsize = grant.layout.memsize;

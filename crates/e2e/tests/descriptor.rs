@@ -353,26 +353,77 @@ fn a_stranger_gets_the_ports_own_memory_and_no_peers() {
     assert_eq!(taker.result(), [EPROTO, 0, 0, 0, 7, 0, 0]);
 }
 
+/// The broker syncs an interface while another user takes part in it; he gets no socket of it.
 #[test]
-fn an_interface_is_not_for_other_users() {
-    let test = "an_interface_is_not_for_other_users";
+fn another_user_receives_an_interface_and_its_owner_goes_on_afterwards() {
+    let test = "another_user_receives_an_interface_and_its_owner_goes_on_afterwards";
     if !root_or_skip(test) {
         return;
     }
-    let Some(ns) = Ns::new(test) else { return };
-    ns.sh("ip link add va type veth peer name vb; ip link set va up; ip link set vb up");
-    ns.run(|| {
-        let scene = Scene::new("admit = \"all\"");
-        let mut taker = scene.start_as(1002, &["take", &scene.at("x"), "rx", "1"]);
-        let _giver = scene.start(&["give", "netmap:va", &scene.at("x"), "hold", "0"]);
-        let said = taker.line();
-        assert!(said.contains("no other user can take part"), "it said {said:?}");
-        // For our own user it goes on.
-        let taker = scene.start(&["take", &scene.at("y"), "rx", "50"]);
-        let _same = scene.start(&["give", "netmap:va", &scene.at("y"), "hold", "0"]);
-        let _tx = scene.peer(&["tx", "netmap:vb"]);
-        assert_eq!(taker.result()[0], 50);
-    });
+    for mode in ["copy", "packet"] {
+        let Some(ns) = Ns::new(test) else { return };
+        ns.sh("ip link add va type veth peer name vb; ip link set va up; ip link set vb up");
+        ns.run(|| {
+            let scene = Scene::new("admit = \"all\"");
+            let [va, vb] = ["va", "vb"].map(|name| format!("netmap:{name}@mode={mode}"));
+            // The guest receives: in order, and all that its ring had room for.
+            let taker = scene.start_as(1002, &["take", &scene.at("x"), "rx", "5000"]);
+            let giver = scene.start(&["give", &va, &scene.at("x"), "hold", "0"]);
+            scene.await_lease("va", "brokered");
+            let tx = scene.peer(&["tx", &vb]);
+            let got = taker.result();
+            assert!(got[0] == 5000 && got[3] - got[2] >= 4999, "{mode}: {got:?}");
+            scene.await_lease("va", "direct");
+            tx.finish();
+            giver.finish();
+            // It sends, while the owner's process holds it.
+            let rx = scene.peer(&["rx", &vb]);
+            let taker = scene.start_as(1002, &["take", &scene.at("y"), "tx", "3000"]);
+            let giver = scene.start(&["give", &va, &scene.at("y"), "hold", "0"]);
+            assert_eq!(taker.result()[0], 3000, "{mode}");
+            scene.await_lease("va", "direct");
+            giver.finish();
+            let received = rx.finish()[0];
+            assert!(received > 0, "{mode}: {received}");
+            // There and back: who gave it away receives the rest himself, and a guest of a guest's child has its part.
+            for then in ["take", "take-fork"] {
+                let _ = std::fs::remove_file(scene.at("z"));
+                let taker = scene.start_as(1002, &[then, &scene.at("z"), "rx", "300"]);
+                let giver = scene.start(&["give", &va, &scene.at("z"), "rx", "300"]);
+                let tx = scene.peer(&["tx", &vb]);
+                assert_eq!((taker.result()[0], giver.finish()[0]), (300, 300), "{mode} {then}");
+                tx.finish();
+            }
+            // A guest that is killed leaves the interface to its owner.
+            let _ = std::fs::remove_file(scene.at("z"));
+            let mut taker = scene.start_as(1002, &["take", &scene.at("z"), "tx", "1000000000"]);
+            let giver = scene.start(&["give", &va, &scene.at("z"), "rx", "300"]);
+            scene.await_lease("va", "brokered");
+            let tx = scene.peer(&["tx", &vb]);
+            taker.kill();
+            scene.await_lease("va", "direct");
+            assert_eq!(giver.finish()[0], 300, "{mode}");
+            tx.finish();
+            scene.assert_free(&[&va, &vb]);
+        });
+    }
+}
+
+#[test]
+fn another_user_receives_a_monitor() {
+    if !root_or_skip("another_user_receives_a_monitor") {
+        return;
+    }
+    let scene = Scene::new("admit = \"all\"");
+    for watch in ["vale0:a/t", "vale0:a/z"] {
+        let _ = std::fs::remove_file(scene.at("x"));
+        let tx = scene.peer_as(1001, &["tx", "vale0:a"]);
+        let taker = scene.start_as(1002, &["take", &scene.at("x"), "rx", "2000"]);
+        let giver = scene.start_as(1001, &["give", watch, &scene.at("x"), "hold", "0"]);
+        assert_eq!(taker.result()[0], 2000, "{watch}");
+        drop((giver, tx));
+        scene.assert_free(&["vale0:a"]);
+    }
 }
 
 #[test]
@@ -385,4 +436,26 @@ fn a_process_that_drops_its_privileges_still_finds_its_peers() {
     let sent = scene.start(&["drop-privileges", "vale0:a", "500"]).result();
     assert_eq!(sent, [500, 500, 0], "sent, delivered, dropped");
     assert_eq!(rx.finish(), [500, 0]);
+}
+
+#[test]
+fn s10_a_child_that_changes_its_user_finds_peers_that_its_parent_never_met() {
+    let test = "s10_a_child_that_changes_its_user_finds_peers_that_its_parent_never_met";
+    if !root_or_skip(test) {
+        return;
+    }
+    for config in ["admit = \"all\"", "admit = [0]"] {
+        let scene = Scene::new(config);
+        let sender = scene.start(&["fork-drops-privileges", "vale0:a", "tx", "500"]);
+        let receiver = scene.start(&["fork-drops-privileges", "netmap:x}1", "rx", "500"]);
+        // Peers that come later than the child. Nobody has become a guest: it does its syncs itself.
+        let rx = scene.peer(&["rx", "vale0:b"]);
+        scene.await_lease("vale0:a", "direct");
+        assert_eq!(sender.finish(), [500, 500, 0], "sent, delivered, dropped");
+        assert_eq!(rx.finish(), [500, 0]);
+        let tx = scene.peer(&["tx", "netmap:x{1", "500"]);
+        scene.await_lease("x}1", "direct");
+        assert_eq!(receiver.finish(), [500, 0, 0, 499]);
+        tx.finish();
+    }
 }

@@ -147,6 +147,31 @@ fn persistent_ports_and_monitors_are_had_through_the_file() {
 }
 
 #[test]
+fn s13_s27_what_needs_the_library_is_refused_at_once_and_the_log_says_so() {
+    let log = TempDir::new();
+    let file = log.path().join("log");
+    let script = format!("exec \"$@\" 2>{}", file.display());
+    let start = |config: &str| TestBroker::start_through(&["sh", "-c", &script, "sh"], config);
+    let Some(bed) = Bed::with("device", "mode = \"0666\"", &start) else { return };
+    for uid in [0, NOBODY] {
+        assert_eq!(bed.run("requests", &["refused", "a", &format!("vale{uid}")], uid), "ok", "{uid}");
+        let text = std::fs::read_to_string(&file).expect("the log");
+        for what in ["memory of the program (EXTMEM)", "CSB mode", "the sync loop"] {
+            let line = format!("user {uid}: {what} is not to be had through the device file (EOPNOTSUPP)");
+            assert!(text.contains(&line), "{line}: {text}");
+        }
+    }
+    bed.all_is_given_back();
+}
+
+#[test]
+fn s10_another_user_who_holds_the_descriptor_holds_the_port() {
+    let Some(bed) = Bed::new("device", "mode = \"0600\"") else { return };
+    assert_eq!(bed.run("requests", &["other-user", "a", "vale1"], 0), "ok");
+    bed.all_is_given_back();
+}
+
+#[test]
 fn a_go_program_runs() {
     let Some(bed) = Bed::new("device", "mode = \"0666\"") else { return };
     let program = bed.dir.path().join("raw-go");

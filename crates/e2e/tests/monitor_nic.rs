@@ -2,7 +2,7 @@
 //! lose and double nothing. Source: semantics.md 22.
 #![forbid(unsafe_code)]
 
-use ringway::{Broker, Errno, Interest, NS_TXMON, Netmap, OpenError, Port, SyncError};
+use ringway::{Broker, Errno, Interest, NS_MOREFRAG, NS_TXMON, Netmap, OpenError, Port, SyncError};
 use ringway_e2e::ns::Pair;
 use ringway_e2e::requests::{attach, detach};
 use ringway_e2e::udp::exchange;
@@ -208,6 +208,81 @@ fn zero_copy_monitors_take_the_buffers_of_what_passed() {
         stream(&mut b, &mut a, &mut seq, 3);
         drop(b);
         a.rxsync().unwrap();
+        every_buffer_has_one_owner(&broker);
+    }
+}
+
+/// What a zero-copy monitor has now, slot by slot: bytes, and whether the frame goes on.
+fn slots(port: &mut Port) -> Vec<(Vec<u8>, bool)> {
+    let mut out = vec![];
+    port.rxsync().unwrap();
+    port.rx(0).drain(u32::MAX, |slot| {
+        assert!(slot.flags() & NS_TXMON != 0, "nothing is received here");
+        out.push((slot.payload().to_vec(), slot.flags() & NS_MOREFRAG != 0));
+        true
+    });
+    port.rxsync().unwrap();
+    out
+}
+
+/// Frames of several slots, and between them some that cannot be sent, which come back before the others.
+#[test]
+fn s22_zero_copy_monitors_see_which_slots_make_a_frame() {
+    const TEST: &str = "s22_zero_copy_monitors_see_which_slots_make_a_frame";
+    for mode in ["copy", "generic"] {
+        let Some((_guard, pair, broker)) = start(TEST, 1) else { return };
+        let netmap = broker.netmap();
+        let open = |name: &str| pair.a.run(|| netmap.open(name).unwrap_or_else(|e| panic!("{name}: {e}")));
+        let mut a = open(&format!("netmap:va@mode={mode}"));
+        let mut b = pair.b.run(|| netmap.open(&format!("netmap:vb@mode={mode}")).unwrap());
+        let mut z = open("netmap:va/z");
+        let mut seq = 0;
+        for round in 0..40u64 {
+            // Lengths of the slots of each frame.
+            let frames: [&[usize]; 5] = [&[60], &[400, 300, 17], &[13], &[80 + round as usize, 90], &[61]];
+            let (mut good, mut bad, mut whole) = (vec![], vec![], vec![]);
+            let mut k = 0;
+            for lens in frames {
+                let bytes = frame(seq, lens.iter().sum::<usize>())[..lens.iter().sum()].to_vec();
+                seq += 1;
+                let mut rest = &bytes[..];
+                for (i, len) in lens.iter().enumerate() {
+                    let (part, more) = (&rest[..*len], i + 1 < lens.len());
+                    rest = &rest[*len..];
+                    let tx = a.tx(0);
+                    let slot = tx.slot(k).unwrap();
+                    slot.payload().copy_from(part);
+                    slot.set(*len as u16, if more { NS_MOREFRAG } else { 0 });
+                    k += 1;
+                    let seen = if lens[0] < 14 { &mut bad } else { &mut good };
+                    seen.push((part.to_vec(), more));
+                }
+                if bytes.len() > 13 {
+                    whole.push(bytes);
+                }
+            }
+            assert_eq!(a.tx(0).advance(k), k);
+            let mut seen = vec![];
+            eventually("all slots are seen", || {
+                a.txsync().unwrap();
+                seen.extend(slots(&mut z));
+                seen.len() >= good.len() + bad.len()
+            });
+            seen.sort_by_key(|(bytes, _)| bytes.len() != 13);
+            assert_eq!(seen, [bad, good].concat(), "{mode}, round {round}");
+            let mut came = vec![];
+            eventually("they arrive", || {
+                b.rxsync().unwrap();
+                b.rx(0).drain(u32::MAX, |slot| {
+                    came.push(slot.payload().to_vec());
+                    true
+                });
+                came.len() >= whole.len()
+            });
+            assert_eq!(came, whole, "{mode}, round {round}");
+        }
+        drop((z, b));
+        a.txsync().unwrap();
         every_buffer_has_one_owner(&broker);
     }
 }

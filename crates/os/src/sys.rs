@@ -17,6 +17,17 @@ pub fn yield_now() {
     rustix::thread::sched_yield();
 }
 
+/// A number that nobody can guess.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn secret_number() -> io::Result<u128> {
+    let mut bytes = [0; 16];
+    // So few bytes come at once, or not at all.
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if got < bytes.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(u128::from_ne_bytes(bytes)) }
+}
+
 /// Sleeps.
 pub fn sleep(time: Duration) {
     std::thread::sleep(time);

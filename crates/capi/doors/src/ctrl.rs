@@ -31,7 +31,8 @@ pub fn serve(fd: c_int, desc: &Desc, header: &mut nmreq_header) -> Result<(), Er
     }
     let result = dispatch(fd, desc, header, &mut body, &mut options);
     let body_back = if result.is_ok() { user::write_bytes(header.nr_body, &body) } else { Ok(()) };
-    body_back.and(options.write_back(result.is_ok())).and(result)
+    // A bad address ends the copying, and is what the program hears of; what was done stays done.
+    body_back.and_then(|()| options.write_back(result.is_ok())).and(result)
 }
 
 /// Serves a request whose parts have been read.

@@ -18,6 +18,11 @@ pub struct Opt {
 }
 
 impl Opt {
+    /// Writes its status.
+    fn write_head(&self) -> Result<(), Errno> {
+        user::write(self.addr.wrapping_add(offset_of!(nmreq_option, nro_status) as u64), &self.status)
+    }
+
     /// As the registry takes it.
     pub fn to_request(&self) -> ReqOption {
         ReqOption { nro_reqtype: self.nro_reqtype, nro_status: self.status, body: self.body.clone() }
@@ -106,17 +111,15 @@ impl Options {
 
     /// Writes the statuses.
     fn write_heads(&self) -> Result<(), Errno> {
-        self.0.iter().try_for_each(|o| {
-            user::write(o.addr.wrapping_add(offset_of!(nmreq_option, nro_status) as u64), &o.status)
-        })
+        self.0.iter().try_for_each(Opt::write_head)
     }
 
-    /// Writes the statuses, and the bodies of those that were served.
+    /// Writes the statuses, and the bodies of those that were served, one option after the other.
     pub fn write_back(&self, with_bodies: bool) -> Result<(), Errno> {
-        self.write_heads()?;
-        let served = self.0.iter().filter(|o| with_bodies && o.status == 0);
-        served
-            .into_iter()
-            .try_for_each(|o| user::write_bytes(o.addr.wrapping_add(HEAD_BYTES as u64), &o.body))
+        self.0.iter().try_for_each(|o| {
+            o.write_head()?;
+            let body: &[u8] = if with_bodies && o.status == 0 { &o.body } else { &[] };
+            user::write_bytes(o.addr.wrapping_add(HEAD_BYTES as u64), body)
+        })
     }
 }

@@ -14,11 +14,12 @@
 //! ```
 //!
 //! Source: semantics.md 22; `sys/dev/netmap/netmap_monitor.c`. Unlike there, NS_TXMON is kept along a chain, and slots of a packet
-//! that a pipe holds back are seen once.
+//! that a pipe holds back are seen once. A copy begins where the monitor's slot says, wherever the frame began (semantics.md 14).
 
 use super::{RingDriver, SyncError, SyncFlags};
 use crate::kring::{BROKER, Kring, RingHandle, distance, forward, next};
 use crate::layout::{Dir, RingShared};
+use crate::offsets::Offsets;
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG, NS_TXMON};
 use ringway_os::bytes::Bufs;
@@ -143,23 +144,28 @@ impl Sink {
         state.senders.lock.unlock(BROKER);
     }
 
-    /// Copies the frames of a span, whose slots `word` tells and whose buffers are `bufs`.
-    pub fn copy(&self, bufs: &Bufs, span: Span, seen: Seen, word: impl Fn(u32) -> SlotWord) {
+    /// Copies the frames of a span, whose slots `told` tells, with where each begins in its buffer, and whose buffers are `bufs`.
+    pub fn copy(&self, bufs: &Bufs, span: Span, seen: Seen, told: impl Fn(u32) -> (SlotWord, u32)) {
         if span.from == span.to {
             return;
         }
         let (n, own) = (self.ring.num_slots(), &self.ring.ring);
-        let longest = bufs.buf_size().min(own.bufs.buf_size());
+        let offsets = self.ring.offsets();
         self.lock();
         let (mut k, mut at) = self.admit(span);
         let (mut packets, mut bytes) = (0, 0);
         while k != span.to {
             let Some(slot) = own.slots.get(at as usize) else { break };
-            let theirs = word(k);
-            let mine = slot.load();
-            let wanted = u32::from(theirs.len()).min(longest) as u16;
+            let (theirs, from) = told(k);
+            let (mine, to) = (slot.load(), offsets.of(slot.ptr()));
+            let room = bufs.buf_size().saturating_sub(from).min(own.bufs.buf_size() - to);
+            let wanted = u32::from(theirs.len()).min(room) as u16;
             let copied = self.ring.valid_buf(mine) != 0
-                && bufs.copy_frame(theirs.buf_idx(), &own.bufs, mine.buf_idx(), usize::from(wanted));
+                && if from | to == 0 {
+                    bufs.copy_frame(theirs.buf_idx(), &own.bufs, mine.buf_idx(), wanted.into())
+                } else {
+                    copy_between(bufs, (theirs.buf_idx(), from), &own.bufs, (mine.buf_idx(), to), wanted)
+                };
             let len = if copied { wanted } else { 0 };
             slot.store(SlotWord::new(mine.buf_idx(), len, seen.mark(theirs.flags())));
             packets += u64::from(theirs.flags() & NS_MOREFRAG == 0);
@@ -200,6 +206,13 @@ impl Sink {
         drop_packets(&self.ring.shared.state, Drop::BadSlot, bad);
         self.publish(at, packets, bytes);
     }
+}
+
+/// Copies `len` bytes, which both buffers have behind where they begin. False if there is no such buffer.
+fn copy_between(bufs: &Bufs, from: (u32, u32), own: &Bufs, to: (u32, u32), len: u16) -> bool {
+    let (Some(theirs), Some(mine)) = (bufs.payload(from.0), own.payload(to.0)) else { return false };
+    let theirs = theirs.slice(from.1 as usize, len.into());
+    mine.slice(to.1 as usize, len.into()).copy_payload(&theirs) == usize::from(len)
 }
 
 /// Who watches one ring.
@@ -283,9 +296,12 @@ impl Monitored {
 
 /// Copies the slots of a ring as they stand.
 pub(crate) fn copy_slots(sink: &Sink, handle: &RingHandle, span: Span, seen: Seen) {
-    let slots = &handle.ring.slots;
-    let word = |k: u32| slots.get(k as usize).map_or(SlotWord::new(0, 0, 0), |s| s.load());
-    sink.copy(&handle.ring.bufs, span, seen, word);
+    let (slots, offsets) = (&handle.ring.slots, handle.offsets());
+    let told = |k: u32| match slots.get(k as usize) {
+        Some(slot) => (slot.load(), offsets.of(slot.ptr())),
+        None => (SlotWord::new(0, 0, 0), 0),
+    };
+    sink.copy(&handle.ring.bufs, span, seen, told);
 }
 
 impl RingDriver for Monitored {
@@ -325,12 +341,18 @@ impl Arrivals {
     pub fn before(&self, ring: &RingShared, bufs: &Bufs, from: u32, to: u32) {
         use std::sync::atomic::Ordering::Relaxed;
         let span = Span { num_slots: ring.num_slots, from, to };
-        let word = |k: u32| match (ring.mirror.get(k as usize), ring.desc.get(k as usize)) {
-            (Some(idx), Some(d)) => SlotWord::from_len_flags(idx.load(Relaxed), d.load(Relaxed)),
-            _ => SlotWord::new(0, 0, 0),
+        let offsets = Offsets::load_senders(&ring.state.senders, bufs.buf_size());
+        let told = |k: u32| match (ring.mirror.get(k as usize), ring.desc.get(k as usize)) {
+            (Some(idx), Some(d)) => {
+                // Where the sender has put it. Without offsets nobody writes that.
+                let placed = ring.known.get(2 * k as usize).filter(|_| offsets.is_on());
+                let ofs = placed.map_or(0, |p| p.load(Relaxed).min(bufs.buf_size().into()) as u32);
+                (SlotWord::from_len_flags(idx.load(Relaxed), d.load(Relaxed)), ofs)
+            }
+            _ => (SlotWord::new(0, 0, 0), 0),
         };
         for sink in &self.copies {
-            sink.copy(bufs, span, Seen::Rx, word);
+            sink.copy(bufs, span, Seen::Rx, told);
         }
     }
 

@@ -40,6 +40,10 @@ const MIN_FRAME_BYTES: u32 = 14;
 /// Times that one sync asks the kernel to go on sending, as long as it makes progress. 32 descriptors a call before Linux 6.17.
 const MAX_KICKS: u32 = 64;
 
+/// Slots that one sync moves, for each slot of the ring, to keep what the kernel has in order: a program that sends nothing but junk
+/// between its frames must not hold up a worker.
+const STEPS_PER_SLOT: u32 = 4;
+
 /// A counter of a kernel ring, and the slot that it stands at.
 fn pack(counter: u32, slot: u32) -> u64 {
     u64::from(counter) << 32 | u64::from(slot)
@@ -241,7 +245,9 @@ impl XdpTx {
         self.comp.drain(outstanding, |addr| {
             tail = next(n, tail);
             let idx = layout.buf_of_addr(addr).unwrap_or(0);
-            slots[tail as usize].store(SlotWord::new(idx, slots[tail as usize].load().len(), 0));
+            // Frames come back in the order of their slots, which say what was sent: programs and monitors read it there.
+            let sent = slots[tail as usize].load();
+            slots[tail as usize].store(SlotWord::new(idx, sent.len(), sent.flags() & NS_MOREFRAG));
         });
         kring.hwtail = tail;
     }
@@ -273,6 +279,7 @@ impl XdpTx {
         let state = &*own.state;
         let mut free = self.tx.free();
         let (mut put, mut packets, mut bytes) = (0, 0u64, 0u64);
+        let mut steps = STEPS_PER_SLOT * n;
         while kring.hwcur != kring.rhead {
             let there = distance(n, kring.hwcur, kring.rhead);
             let more = |i: u32| slots[forward(n, kring.hwcur, i) as usize].load().flags() & NS_MOREFRAG != 0;
@@ -287,17 +294,8 @@ impl XdpTx {
                 // What was put so far must be counted before positions move without the kernel's counters.
                 self.tx.submit(put);
                 put = 0;
-                for _ in 0..count {
-                    let word = slots[kring.hwcur as usize].load();
-                    kring.hwcur = next(n, kring.hwcur);
-                    kring.hwtail = next(n, kring.hwtail);
-                    slots[kring.hwtail as usize].store(SlotWord::new(word.buf_idx(), word.len(), 0));
-                }
-                note(
-                    own,
-                    (self.tx.producer_count(), kring.hwcur),
-                    (self.comp.consumer_count(), kring.hwtail),
-                );
+                let counters = (self.tx.producer_count(), self.comp.consumer_count());
+                (0..count).for_each(|_| give_back(kring, counters, &mut steps));
                 free = self.tx.free();
                 drop_packets(state, fault, 1);
                 packets += 1;
@@ -343,6 +341,33 @@ impl XdpTx {
         }
         Ok(())
     }
+}
+
+/// The slot at `hwcur` is not sent, and free again at once: it goes before those that the kernel has, which keep their order.
+///
+/// ```text
+///   |hwtail |kernel: A B C |hwcur: F       becomes        |F hwtail |kernel: A B C |hwcur
+/// ```
+#[cold]
+fn give_back(kring: &mut Kring<'_>, counters: (u32, u32), steps: &mut u32) {
+    let (n, slots) = (kring.handle.num_slots(), &kring.handle.ring.slots[..]);
+    let (from, to) = (next(n, kring.hwtail), kring.hwcur);
+    let word = slots[to as usize].load();
+    let mut held = SlotWord::new(word.buf_idx(), word.len(), word.flags() & NS_MOREFRAG);
+    let count = distance(n, from, to);
+    // Without steps left, one frame of the kernel's jumps to the end: lengths may be told of the wrong frame, buffers never.
+    let moved = if count <= *steps { count } else { 1 };
+    *steps = steps.saturating_sub(count);
+    for i in 0..moved {
+        let slot = &slots[forward(n, from, i) as usize];
+        let next = slot.load();
+        slot.store(held);
+        held = next;
+    }
+    (kring.hwcur, kring.hwtail) = (next(n, to), from);
+    note(&kring.handle.shared, (counters.0, kring.hwcur), (counters.1, kring.hwtail));
+    // Only now: until then this slot, and no other of the client's, names the buffer.
+    slots[to as usize].store(held);
 }
 
 impl RingDriver for XdpTx {

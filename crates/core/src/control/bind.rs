@@ -1,9 +1,10 @@
 //! Binding: rings of a port to a descriptor, and back.
 
 use super::options::apply_csb;
+use super::regions::no_memory;
 use super::{Asker, Binding, BindingId, ControlError, Kind, PortId, Registry, ReqOption};
 use crate::layout::Dir;
-use crate::lease::{BoundRings, Grant, GrantKind, PeerGrant};
+use crate::lease::{BindingKey, BoundRings, Grant, GrantKind, PeerGrant};
 use ringway_abi::{
     Errno, NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_REG_ALL_NIC, NR_REG_NIC_SW, NR_REG_NULL, NR_REG_ONE_NIC,
     NR_REG_ONE_SW, NR_REG_SW, NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, nmreq_register,
@@ -53,6 +54,7 @@ impl Registry {
         if let Some(p) = port.persistent.as_ref().filter(|_| port.bindings == 0 && !rx.is_empty()) {
             p.check_mtu(self.region_of(port)?.region.layout.bufs.objsize)?;
         }
+        let key = fresh_key()?;
         let exclusive = req.nr_flags & NR_EXCLUSIVE != 0;
         let wanted = |dir: Dir| if dir == Dir::Tx { (&port.tx, &tx) } else { (&port.rx, &rx) };
         for dir in [Dir::Rx, Dir::Tx] {
@@ -119,7 +121,7 @@ impl Registry {
         let extra_bufs = region.take_extra(if_ofs, req.nr_extra_bufs);
         let binding = BindingId(self.fresh_id());
         let nr_flags = super::monitors::told_flags(req.nr_flags);
-        let entry = Binding { port: id, uid: who.uid, tx, rx, exclusive, if_ofs, extra_bufs, nr_flags };
+        let entry = Binding { port: id, uid: who.uid, key, tx, rx, exclusive, if_ofs, extra_bufs, nr_flags };
         self.bindings.insert(binding, entry);
         Ok(binding)
     }
@@ -188,6 +190,7 @@ impl Registry {
             if_ofs: binding.if_ofs,
             extra_bufs: binding.extra_bufs,
             nr_flags: binding.nr_flags,
+            key: binding.key,
             region: entry.region.shm.clone(),
             state: port.state.clone(),
             rx_bell: port.rx_bell.clone(),
@@ -195,6 +198,12 @@ impl Registry {
             notice: port.notice.lent().clone(),
             worker_bell: port.worker_bell.clone(),
         })
+    }
+
+    /// True if that is the key of the binding.
+    #[must_use]
+    pub fn is_key_of(&self, id: BindingId, key: BindingKey) -> bool {
+        key != BindingKey::NONE && self.bindings.get(&id).is_some_and(|b| b.key == key)
     }
 
     /// The member at `index` of the switch that the binding's port sits on, for its senders.
@@ -227,6 +236,11 @@ impl Registry {
             rx_bell: peer.rx_bell.clone(),
         })
     }
+}
+
+fn fresh_key() -> Result<BindingKey, ControlError> {
+    let number = ringway_os::sys::secret_number().map_err(|e| no_memory("a key", &e))?;
+    Ok(BindingKey(number.to_ne_bytes()))
 }
 
 pub(super) fn gone() -> ControlError {

@@ -31,6 +31,8 @@ struct Mixed {
     switches: BTreeSet<usize>,
     pipes: BTreeSet<(PortId, PortId)>,
     nics: BTreeSet<PortId>,
+    /// Switch ports that sit on no switch.
+    alone: BTreeSet<PortId>,
 }
 
 /// The peers on each mixed switch.
@@ -41,11 +43,6 @@ impl Registry {
         let mut users: HashMap<PortId, BTreeSet<u32>> = HashMap::new();
         for b in self.bindings.values() {
             users.entry(b.port).or_default().insert(b.uid);
-        }
-        for guest in &self.guests {
-            if let Some(b) = self.bindings.get(&guest.binding) {
-                users.entry(b.port).or_default().insert(guest.uid);
-            }
         }
         let of = |ids: &[PortId]| -> BTreeSet<u32> {
             ids.iter().filter_map(|i| users.get(i)).flatten().copied().collect()
@@ -65,7 +62,8 @@ impl Registry {
                 mixed.pipes.insert((*id, peer));
             }
         }
-        for id in self.watched_ports().into_iter().chain(self.wrapped_ports()) {
+        let others = self.wrapped_ports().into_iter().chain(self.guested_ports());
+        for id in self.watched_ports().into_iter().chain(others) {
             self.mix(&mut mixed, id);
         }
         mixed
@@ -75,6 +73,9 @@ impl Registry {
         match self.ports.get(&id).map(|p| &p.kind) {
             Some(Kind::Vale { switch: Some(i), .. }) => {
                 mixed.switches.insert(*i);
+            }
+            Some(Kind::Vale { switch: None, .. }) => {
+                mixed.alone.insert(id);
             }
             Some(Kind::Pipe { peer, .. }) => {
                 mixed.pipes.insert((id.min(*peer), id.max(*peer)));
@@ -104,6 +105,7 @@ impl Registry {
             let (tx, rx) = match port.kind {
                 _ if port.is_wrapped() => (true, true),
                 Kind::Vale { switch: Some(i), .. } => (mixed.switches.contains(&i), false),
+                Kind::Vale { switch: None, .. } => (mixed.alone.contains(id), false),
                 Kind::Nic(_) => (mixed.nics.contains(id), mixed.nics.contains(id)),
                 Kind::Pipe { peer, .. } => {
                     let both = mixed.pipes.contains(&((*id).min(peer), (*id).max(peer)));
@@ -435,6 +437,13 @@ impl Registry {
             Kind::Vale { switch: Some(i), index, generation, .. } => {
                 let seat = Seat { page: jobs.pages.get(i)?.clone(), index: *index, generation: *generation };
                 Box::new(ValeTx::for_broker(seat, key.index, tables.get(i)?.clone()))
+            }
+            Kind::Vale { switch: None, index, generation, .. } => {
+                // What it sends goes nowhere, and is counted and seen. Its page is its clients'; this one nobody else has.
+                let page = SharedRef::<SwitchPage>::new(&Map::anonymous(size_of::<SwitchPage>()).ok()?, 0)?;
+                seat_port(&page, *index, *generation);
+                let seat = Seat { page, index: *index, generation: *generation };
+                Box::new(ValeTx::for_broker(seat, key.index, Arc::default()))
             }
             Kind::Pipe { peer, .. } => {
                 let far = self.ports.get(peer)?;

@@ -1,13 +1,13 @@
 //! Guests: processes of other users who were handed a descriptor.
 //!
 //! A guest gets the port's region and the state of its rings, and nothing that others could be hurt with: no memory of a peer, no
-//! switch page, no bell that somebody else rings or reads. While it is there its user counts as one more that the port has to do with,
-//! so the broker serves the rings (`super::brokered`). It leaves when its attachment ends, or with the binding.
+//! switch page, no socket of an interface, no bell that somebody else rings or reads. While it is there the broker serves the rings
+//! (`super::brokered`). It leaves when its attachment ends, or with the binding.
 
 use super::bind::gone;
 use super::regions::no_memory;
-use super::{BindingId, ControlError, Kind, Registry};
-use crate::lease::{Grant, GrantKind, GuestOf};
+use super::{BindingId, ControlError, Kind, PortId, Registry};
+use crate::lease::{BindingKey, Grant, GrantKind, GuestOf};
 use ringway_abi::Errno;
 use ringway_os::event::{Doorbell, LentBell};
 use std::sync::Arc;
@@ -17,7 +17,6 @@ use std::sync::Arc;
 pub(super) struct Guest {
     pub binding: BindingId,
     pub attachment: u32,
-    pub uid: u32,
 }
 
 /// What the guests of one user have, as long as the binding lives: a forked child goes on with those of its parent.
@@ -42,7 +41,7 @@ impl Registry {
     /// ([`Registry::guest_grant`]).
     ///
     /// # Errors
-    /// EACCES if the broker cannot serve the port's rings; ENXIO if there is no such binding.
+    /// EACCES if all regions of the binding's user lie in one file; ENXIO if there is no such binding.
     pub fn add_guest(&mut self, id: BindingId, attachment: u32, uid: u32) -> Result<(), ControlError> {
         self.guest_of(id)?;
         if !self.guest_bells.contains_key(&(id, uid)) {
@@ -57,7 +56,7 @@ impl Registry {
             self.guest_bells.insert((id, uid), bells);
         }
         if !self.guests.iter().any(|g| g.binding == id && g.attachment == attachment) {
-            self.guests.push(Guest { binding: id, attachment, uid });
+            self.guests.push(Guest { binding: id, attachment });
         }
         Ok(())
     }
@@ -73,18 +72,16 @@ impl Registry {
             );
             return Err(ControlError::new(Errno::EACCES, text));
         }
-        match port.kind {
-            Kind::Vale { switch: Some(_), .. } => Ok(Some(GuestOf::Switch)),
-            Kind::Pipe { .. } => Ok(Some(GuestOf::Pipe)),
-            Kind::Null => Ok(None),
-            Kind::Nic(_) | Kind::Monitor(_) | Kind::Vale { switch: None, .. } => {
-                let text = format!(
-                    "{}: bound by user {}; the broker does not serve the rings of such a port, so no other user can take part: open it as yourself, or receive it as that user",
-                    port.name, binding.uid
-                );
-                Err(ControlError::new(Errno::EACCES, text))
-            }
-        }
+        Ok(match port.kind {
+            Kind::Vale { .. } => Some(GuestOf::Switch),
+            Kind::Pipe { .. } | Kind::Nic(_) | Kind::Monitor(_) => Some(GuestOf::Other),
+            Kind::Null => None,
+        })
+    }
+
+    /// The ports that guests take part in.
+    pub(super) fn guested_ports(&self) -> Vec<PortId> {
+        self.guests.iter().filter_map(|g| Some(self.bindings.get(&g.binding)?.port)).collect()
     }
 
     /// What guests of user `uid` get.
@@ -96,6 +93,7 @@ impl Registry {
         let kind = self.guest_of(id)?.map_or(GrantKind::Null, GrantKind::Guest);
         Ok(Grant {
             kind,
+            key: BindingKey::NONE,
             rx_bell: bells.silent.clone(),
             tx_bell: bells.silent.clone(),
             notice: bells.notice.clone(),

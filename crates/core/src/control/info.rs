@@ -208,17 +208,20 @@ impl Registry {
         let id =
             id.ok_or_else(|| ControlError::new(Errno::ENXIO, format!("there is no switch port {name}")))?;
         self.check_owner(who, id)?;
-        let buf_size = self.region_of(self.port(id)?)?.region.layout.bufs.objsize;
-        let Some(port) = self.ports.get_mut(&id) else { return Ok(()) };
-        let Kind::Vale { index, page, .. } = &port.kind else {
-            return Err(ControlError::new(Errno::ENXIO, format!("{name} is not a switch port")));
-        };
-        port.hdr_len = hdr_len;
-        if hdr_len != 0 {
-            // Setting 0 does not bring the default back.
-            port.mfs = buf_size;
+        let port = self.port(id)?;
+        // The two places of a port on two switches, and frames between them, have one kind of header. An interface has none.
+        let other_half = port.wraps().or(port.wrapped_by()).filter(on_switch);
+        let buf_size = self.region_of(port)?.region.layout.bufs.objsize;
+        for id in [Some(id), other_half].into_iter().flatten() {
+            let Some(port) = self.ports.get_mut(&id) else { continue };
+            let Kind::Vale { index, page, .. } = &port.kind else { continue };
+            port.hdr_len = hdr_len;
+            if hdr_len != 0 {
+                // Setting 0 does not bring the default back.
+                port.mfs = buf_size;
+            }
+            set_header(&*super::switches::view(page)?, *index, hdr_len, port.mfs);
         }
-        set_header(&*super::switches::view(page)?, *index, hdr_len, port.mfs);
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 use self::persistent::Persistent;
 use self::wrapped::Wrap;
 use crate::layout::Geometry;
+use crate::lease::BindingKey;
 use crate::nic::{NicDevice, NicRequest};
 use crate::offsets::Offsets;
 use crate::pool::{Region, Shm};
@@ -193,6 +194,8 @@ struct Switch {
 struct Binding {
     port: PortId,
     uid: u32,
+    /// Told to processes of that user.
+    key: BindingKey,
     tx: std::ops::Range<u16>,
     rx: std::ops::Range<u16>,
     exclusive: bool,

@@ -71,13 +71,6 @@ impl Registry {
             return Err(ControlError::new(Errno::EINVAL, text));
         }
         select(port.geometry.tx_rings, port.geometry.rx_rings, req).map_err(|e| e.on(&port.name))?;
-        let unserved = match &port.kind {
-            Kind::Vale { switch: None, .. } => Some("the port sits on no switch: nothing passes there"),
-            _ => None,
-        };
-        if let Some(why) = unserved {
-            return Err(ControlError::new(Errno::EOPNOTSUPP, format!("{}: {why}", port.name)));
-        }
         let slots = |asked: u32, default: u32| if asked == 0 { default } else { asked.clamp(2, MAX_SLOTS) };
         let geometry = Geometry {
             tx_rings: 1,

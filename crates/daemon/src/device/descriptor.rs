@@ -8,8 +8,9 @@ use ringway::raw::{Agent, Bound, POLLERR, Sleeper, legacy};
 use ringway_abi::legacy::nmreq;
 use ringway_abi::wire::RINGWAY_LEND;
 use ringway_abi::{
-    Errno, NETMAP_REQ_REGISTER, NIOCCONFIG, NIOCCTRL, NIOCGINFO, NIOCREGIF, NIOCRXSYNC, NIOCTXSYNC,
-    nmreq_header, nmreq_register,
+    Errno, NETMAP_REQ_CSB_ENABLE, NETMAP_REQ_OPT_CSB, NETMAP_REQ_OPT_EXTMEM, NETMAP_REQ_REGISTER,
+    NETMAP_REQ_SYNC_KLOOP_START, NETMAP_REQ_SYNC_KLOOP_STOP, NIOCCONFIG, NIOCCTRL, NIOCGINFO, NIOCREGIF,
+    NIOCRXSYNC, NIOCTXSYNC, nmreq_header, nmreq_register,
 };
 use ringway_core::control::ReqOption;
 use ringway_os::event::{Doorbell, Epoll, EventBuf, EventFlags};
@@ -273,6 +274,21 @@ fn log(e: &OpenError) -> Errno {
     e.errno()
 }
 
+/// What only a process can do that has the library: it maps memory in the place of the program's, or runs a loop in its thread.
+fn needs_library(nr_reqtype: u16) -> Option<&'static str> {
+    match nr_reqtype {
+        NETMAP_REQ_CSB_ENABLE => Some("CSB mode"),
+        NETMAP_REQ_SYNC_KLOOP_START | NETMAP_REQ_SYNC_KLOOP_STOP => Some("the sync loop"),
+        _ => None,
+    }
+}
+
+fn warn_of_library(uid: u32, what: &str) {
+    tracing::warn!(
+        "user {uid}: {what} is not to be had through the device file (EOPNOTSUPP): link the program with libnetmap, or run it with it preloaded (ringway run)"
+    );
+}
+
 fn poll_events(revents: i16) -> PollEvents {
     PollEvents::from_bits_truncate(u32::from(revents as u16))
 }
@@ -433,6 +449,11 @@ impl Served {
         new: &mut Option<Bound>,
     ) -> Result<(), Errno> {
         self.user.wait_for_closing();
+        if let Some(what) = needs_library(header.nr_reqtype) {
+            options.iter_mut().for_each(|o| o.nro_status = Errno::EOPNOTSUPP.0 as u32);
+            warn_of_library(self.user.uid, what);
+            return Err(Errno::EOPNOTSUPP);
+        }
         if header.nr_reqtype != NETMAP_REQ_REGISTER {
             return self.agent.control_with(header, body, options).map_err(|e| log(&e));
         }
@@ -440,7 +461,17 @@ impl Served {
             return Err(Errno::EBUSY);
         }
         let req = nmreq_register::read_from_bytes(body).map_err(|_| Errno::EINVAL)?;
-        let (mut out, fresh) = self.agent.register_with(name, &req, options).map_err(|e| log(&e))?;
+        let registered = self.agent.register_with(name, &req, options);
+        let (mut out, fresh) = registered.map_err(|e| {
+            for option in options.iter().filter(|_| e.errno() == Errno::EOPNOTSUPP) {
+                match option.nro_reqtype {
+                    NETMAP_REQ_OPT_EXTMEM => warn_of_library(self.user.uid, "memory of the program (EXTMEM)"),
+                    NETMAP_REQ_OPT_CSB => warn_of_library(self.user.uid, "CSB mode"),
+                    _ => {}
+                }
+            }
+            log(&e)
+        })?;
         if sys::file_id(fresh.region()) != self.file {
             drop(fresh);
             self.agent.reopen().map_err(|e| log(&e))?;

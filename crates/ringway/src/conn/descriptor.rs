@@ -7,7 +7,7 @@ use ringway_abi::wire::{self, Kind};
 use ringway_abi::{Errno, NicMode, nmreq_register};
 use ringway_core::control::ReqOption;
 use ringway_core::handover::{grant_in, peer_in};
-use ringway_core::lease::{Grant, GrantKind, PeerGrant};
+use ringway_core::lease::{BindingKey, Grant, GrantKind, PeerGrant};
 use ringway_os::sys::hung_up;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,6 +27,8 @@ pub(crate) struct Session {
     attachment: Arc<Attachment>,
     /// Of another user's port: the attachment under which the broker counts us as its guest.
     guest: Option<AtomicU32>,
+    /// Opens the memory of peers to us, and to our forked children, whoever we are by then.
+    key: BindingKey,
     /// A file whose number tells the region of the port.
     pub pin: Option<File>,
 }
@@ -77,7 +79,7 @@ impl Session {
     ) -> Result<(Session, Grant, nmreq_register), OpenError> {
         let attachment = broker.attachment()?;
         let (grant, req) = while_queue_busy(|| broker.ask_register(name, req, mode, options, memory))?;
-        Ok((Session { broker, attachment, guest: None, pin: None }, grant, req))
+        Ok((Session { broker, attachment, guest: None, key: grant.key, pin: None }, grant, req))
     }
 
     /// Takes part in what a descriptor has bound that somebody handed us.
@@ -95,7 +97,10 @@ impl Session {
             .map_err(|e| OpenError::refused(Errno::ENOMEM, e.to_string()))?;
         let is_guest = matches!(grant.kind, GrantKind::Guest(_));
         let guest = is_guest.then(|| AtomicU32::new(attachment.number()));
-        Ok(Membership::Bound(Session { broker, attachment, guest, pin: None }, Box::new(grant)))
+        Ok(Membership::Bound(
+            Session { broker, attachment, guest, key: grant.key, pin: None },
+            Box::new(grant),
+        ))
     }
 
     /// The number under which this process holds locks. None: the broker is gone.
@@ -136,7 +141,7 @@ impl Session {
 
     /// The memory of the port at `index` of the switch.
     pub fn ask_peer(&self, index: u8) -> Option<PeerGrant> {
-        let ask = wire::PeerAsk { index: index.into() };
+        let ask = wire::PeerAsk { index: index.into(), key: self.key.0 };
         let answer = self.broker.ask(Kind::Peer, ask.as_bytes(), &[], PEER_TIMEOUT).ok()?;
         peer_in(&answer.body, answer.fds).ok()
     }

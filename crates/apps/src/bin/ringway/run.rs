@@ -1,6 +1,9 @@
 //! `ringway run PROGRAM ARGS...`: a program that was compiled for netmap, on Ringway.
 
 use crate::Failure;
+use ringway_abi::NETMAP_DEVICE_NAME;
+use rustix::fs::{Access, AtFlags, CWD, accessat, getxattr};
+use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +16,8 @@ use std::process::Command;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The library is libnetmap.so beside this program or in ../lib, or what RINGWAY_LIB names. It is preloaded, so the \
-    program must be linked dynamically, and must call open, ioctl, mmap, poll and close through the C library."
+    program must be linked dynamically, and must call open, ioctl, mmap, poll and close through the C library. Other programs \
+    (static, Go, set-user-ID) run as they are if a broker serves a real /dev/netmap."
 )]
 pub struct RunArgs {
     /// Program: a path, or a name to be found in PATH
@@ -25,15 +29,19 @@ pub struct RunArgs {
 
 /// Runs the command: this process becomes the program.
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
-    let library = library()?;
     let program = find(&args.program)?;
-    check(&program)?;
+    let mut command = Command::new(&program);
+    if way(&program, Path::new(NETMAP_DEVICE_NAME))? == Way::Device {
+        let error = command.args(&args.args).exec();
+        return Err(Failure::new(format!("cannot run {}: {error}", program.display())));
+    }
+    let library = library()?;
     let mut preload = library.into_os_string();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|v| !v.is_empty()) {
         preload.push(":");
         preload.push(others);
     }
-    let error = Command::new(&program).args(&args.args).env("LD_PRELOAD", preload).exec();
+    let error = command.args(&args.args).env("LD_PRELOAD", preload).exec();
     Err(Failure::new(format!("cannot run {}: {error}", program.display())))
 }
 
@@ -76,39 +84,86 @@ const PT_INTERP: u32 = 3;
 const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
 
-/// Says why a library cannot be preloaded into a program, as far as its file shows.
-fn check(program: &Path) -> Result<(), Failure> {
+/// How a program comes to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By the library, which is preloaded.
+    Preload,
+    /// By the file that a broker serves.
+    Device,
+}
+
+/// How a program can run, as far as its file shows; else the error says why it cannot.
+fn way(program: &Path, device: &Path) -> Result<Way, Failure> {
     let name = program.display();
+    let Some(obstacle) = obstacle(program)? else { return Ok(Way::Preload) };
+    let why = format!("{name} {}", obstacle.why);
+    // What it opens it opens as its owner, if it changes into him.
+    let rights = if obstacle.raises { Access::EXISTS } else { Access::READ_OK | Access::WRITE_OK };
+    match accessat(CWD, device, rights, AtFlags::empty()) {
+        Ok(()) => Ok(Way::Device),
+        Err(Errno::ACCESS) => Err(Failure::new(format!(
+            "{why}, and you may not open {}, which a broker serves (owner, group and mode in [device] of its configuration)",
+            device.display()
+        ))),
+        Err(_) => Err(Failure::new(format!(
+            "{why}, and there is no {}, which root's broker can serve for such programs ([device] in its configuration). {}",
+            device.display(),
+            obstacle.remedy
+        ))),
+    }
+}
+
+/// Why a library cannot be preloaded into a program.
+struct Obstacle {
+    why: &'static str,
+    remedy: &'static str,
+    /// It runs with more rights than we have.
+    raises: bool,
+}
+
+/// What is in the way of preloading, if anything.
+fn obstacle(program: &Path) -> Result<Option<Obstacle>, Failure> {
+    let name = program.display();
+    let obstacle = |why, remedy| Ok(Some(Obstacle { why, remedy, raises: false }));
     let file = File::open(program);
     let meta = program.metadata().map_err(|e| Failure::new(format!("cannot run {name}: {e}")))?;
     // Source: ld.so(8), secure-execution mode.
-    let raises = (meta.mode() & S_ISUID != 0 && meta.uid() != rustix::process::geteuid().as_raw())
+    let euid = rustix::process::geteuid();
+    let sets_ids = (meta.mode() & S_ISUID != 0 && meta.uid() != euid.as_raw())
         || (meta.mode() & S_ISGID != 0 && meta.gid() != rustix::process::getegid().as_raw());
-    if raises {
-        let text = "is set-user-ID or set-group-ID: the system preloads nothing into such a program; run it as its owner";
-        return Err(Failure::new(format!("{name} {text}")));
+    let capable = !euid.is_root() && getxattr(program, "security.capability", &mut [0_u8; 64]).is_ok();
+    if sets_ids || capable {
+        let why = if sets_ids {
+            "is set-user-ID or set-group-ID: the system preloads nothing into such a program"
+        } else {
+            "has file capabilities: the system preloads nothing into such a program"
+        };
+        return Ok(Some(Obstacle { why, remedy: "Or run it as its owner, or as root.", raises: true }));
     }
     // What cannot be read cannot be checked, and may run all the same.
-    let Ok(mut file) = file else { return Ok(()) };
+    let Ok(mut file) = file else { return Ok(None) };
     let mut head = [0; 64];
     if file.read_exact(&mut head).is_err() || !head.starts_with(ELF_MAGIC) {
         // A script: its interpreter gets the library.
-        return Ok(());
+        return Ok(None);
     }
     if head[4] != CLASS_64 {
-        return Err(Failure::new(format!("{name} is a 32-bit program: the library is for 64 bits")));
-    }
-    if !has_interpreter(&file, &head).unwrap_or(true) {
-        let text =
-            "is linked statically: no library can be preloaded; link it with libnetmap.a, or dynamically";
-        return Err(Failure::new(format!("{name} {text}")));
+        return Err(Failure::new(format!("{name} is a 32-bit program: Ringway is for 64 bits")));
     }
     if is_go(&mut file) {
-        let text =
-            "is a Go program: those make system calls without the C library, which Ringway does not see";
-        return Err(Failure::new(format!("{name} {text}")));
+        return obstacle(
+            "is a Go program: those make system calls without the C library, so a preloaded library does not see them",
+            "No way of linking it helps.",
+        );
     }
-    Ok(())
+    if !has_interpreter(&file, &head).unwrap_or(true) {
+        return obstacle(
+            "is linked statically: no library can be preloaded",
+            "Or link it with libnetmap.a, or dynamically.",
+        );
+    }
+    Ok(None)
 }
 
 /// Whether a dynamic linker is named. None: the file is cut short.
@@ -155,17 +210,78 @@ mod tests {
         path
     }
 
-    fn why(path: &Path) -> String {
-        let text = check(path).err().map(|f| f.text).unwrap_or_default();
+    fn why(path: &Path, device: &str) -> String {
+        let text = way(path, Path::new(device)).err().map(|f| f.text).unwrap_or_default();
         let _ = std::fs::remove_file(path);
         text
     }
 
+    const NOWHERE: &str = "/nonexistent/netmap";
+
     #[test]
     fn programs_that_cannot_take_the_library_are_told_why() {
-        assert_eq!(why(&elf("dynamic", PT_INTERP, b"")), "");
-        assert!(why(&elf("static", 1, b"")).contains("linked statically"));
-        assert!(why(&elf("go", PT_INTERP, b"\xff Go buildinf:")).contains("Go program"));
-        assert!(why(Path::new("/nonexistent/program")).contains("No such file"));
+        assert_eq!(why(&elf("dynamic", PT_INTERP, b""), NOWHERE), "");
+        let told = why(&elf("static", 1, b""), NOWHERE);
+        for part in
+            ["linked statically", "there is no /nonexistent/netmap", "[device]", "link it with libnetmap.a"]
+        {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        for kind in [1, PT_INTERP] {
+            let told = why(&elf("go", kind, b"\xff Go buildinf:"), NOWHERE);
+            assert!(told.contains("Go program") && told.contains("[device]"), "{told}");
+        }
+        assert!(why(Path::new("/nonexistent/program"), NOWHERE).contains("No such file"));
+        let narrow = elf("narrow", 1, b"");
+        let mut bytes = std::fs::read(&narrow).unwrap();
+        bytes[4] = 1;
+        std::fs::write(&narrow, bytes).unwrap();
+        assert!(why(&narrow, "/dev/null").contains("32-bit"), "the file does not serve it either");
+    }
+
+    #[test]
+    fn they_run_as_they_are_where_there_is_a_device_file() {
+        for (name, kind, tail, wanted) in [
+            ("dynamic", PT_INTERP, &b""[..], Way::Preload),
+            ("static", 1, b"", Way::Device),
+            ("go", PT_INTERP, b"\xff Go buildinf:", Way::Device),
+        ] {
+            let program = elf(&format!("device-{name}"), kind, tail);
+            // Everybody may read and write that.
+            assert_eq!(way(&program, Path::new("/dev/null")).ok(), Some(wanted), "{name}");
+            let _ = std::fs::remove_file(program);
+        }
+    }
+
+    #[test]
+    fn who_may_not_open_the_device_file_is_told_so() {
+        use std::os::unix::fs::PermissionsExt;
+        if rustix::process::geteuid().is_root() {
+            println!("SKIP who_may_not_open_the_device_file_is_told_so: root may open all");
+            return;
+        }
+        let device = std::env::temp_dir().join(format!("ringway-run-{}-device", std::process::id()));
+        std::fs::write(&device, b"").unwrap();
+        std::fs::set_permissions(&device, std::fs::Permissions::from_mode(0o400)).unwrap();
+        let told = why(&elf("no-device", 1, b""), device.to_str().unwrap());
+        let _ = std::fs::remove_file(device);
+        assert!(told.contains("you may not open"), "{told}");
+    }
+
+    #[test]
+    fn programs_that_gain_rights_take_no_library() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let program = elf("set-user-id", PT_INTERP, b"");
+        if chown(&program, Some(12345), None).is_err() {
+            println!(
+                "SKIP programs_that_gain_rights_take_no_library: root alone can make one of another user"
+            );
+            let _ = std::fs::remove_file(program);
+            return;
+        }
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o4755)).unwrap();
+        assert_eq!(way(&program, Path::new("/dev/null")).ok(), Some(Way::Device));
+        let told = why(&program, NOWHERE);
+        assert!(told.contains("set-user-ID") && told.contains("run it as its owner"), "{told}");
     }
 }

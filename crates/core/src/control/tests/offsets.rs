@@ -336,3 +336,39 @@ fn s14_pipes_carry_offsets_and_keep_the_larger() {
         assert!(w.registry().is_empty());
     }
 }
+
+/// The first bytes of a copy are those of the frame, wherever it begins, and lie where the monitor's own slots say.
+#[test]
+fn s14_copy_monitors_go_by_their_own_offsets_and_those_of_what_they_watch() {
+    let watch = |flags| nmreq_register { nr_flags: flags, ..all() };
+    let ofs = |ptr: u64| (ptr & 0xffff) as usize;
+    for (a_name, b_name) in [("x{1", "x}1"), ("vale0:a", "vale0:b")] {
+        let mut w = World::new();
+        let mut a = open(&mut w, ME, a_name, Some(wish(64, 1000, 16)));
+        let mut b = open(&mut w, ME, b_name, Some(wish(130, 1000, 16)));
+        let mut plain = w.open_with(ME, a_name, &watch(NR_MONITOR_TX), &mut []);
+        let mut own = w.open_with(ME, a_name, &watch(NR_MONITOR_TX), &mut [wish(77, 300, 16)]);
+        let mut rx = w.open_with(ME, b_name, &watch(NR_MONITOR_RX), &mut [wish(3, 2112, 16)]);
+        let mut first = 0;
+        for (i, from) in [0u32, 64, 130, 131, 500, 1000].into_iter().enumerate() {
+            let parts = [frame(100 + i), vec![i as u8; 9]];
+            send(&mut a, &parts, from);
+            let at = |ptr: u64| parts.clone().map(|p| (p, ptr)).to_vec();
+            assert_eq!(plain.receive_at(|_| 0), at(0), "{a_name} from {from}");
+            assert_eq!(own.receive_at(ofs), at(77), "{a_name} from {from}");
+            let h = rx.ring(Dir::Rx).handle();
+            assert!(h.ring.slots.iter().take(first + 2).all(|s| s.ptr() == 3), "ptr is not copied");
+            assert_eq!(rx.receive_at(ofs), at(3), "{b_name} from {from}");
+            first += 2;
+            b.receive();
+        }
+        // What the monitor writes into its slots counts for what comes there, and what does not fit is cut.
+        let slots = &rx.ring(Dir::Rx).handle().ring.slots;
+        slots.iter().skip(first).take(2).zip([2100, 2112]).for_each(|(slot, at)| slot.set_ptr(at));
+        send(&mut a, &[frame(100), vec![9; 9]], 64);
+        let got = rx.receive_at(ofs);
+        assert_eq!(got, [(frame(100)[..12].to_vec(), 2100), (vec![], 2112)]);
+        [&a, &b, &plain, &own, &rx].into_iter().for_each(|e| w.close(e));
+        assert!(w.registry().is_empty());
+    }
+}

@@ -290,3 +290,46 @@ fn s18_traffic_flows_while_it_is_attached_and_only_then() {
         assert!(w.registry().is_empty());
     }
 }
+
+#[test]
+fn s18_s22_a_port_on_no_switch_can_be_watched() {
+    let mut w = World::new();
+    w.registry().interface_users = InterfaceUsers::Some([].into());
+    newif(&mut w.registry(), "v0").unwrap();
+    let watch = |flags| nmreq_register { nr_flags: flags, ..all() };
+    let e = w.registry().register(ME, "v0", &watch(NR_MONITOR_TX)).unwrap_err();
+    assert_eq!(e.errno, Errno::EINVAL, "nobody has it open");
+    attach(&mut w.registry(), "vale0:v0").unwrap();
+    let mut v = w.open(ME, "v0", &all());
+    let mut a = w.open(ME, "vale0:a", &all());
+    let mut early = w.open(ME, "v0", &watch(NR_MONITOR_TX | NR_MONITOR_RX));
+    v.send(&[frame(1)]);
+    a.send(&[frame(250)]);
+    assert_eq!((a.receive(), early.receive()), (vec![frame(1)], vec![frame(1), frame(250)]));
+    // It leaves the switch under its monitor; others come afterwards. What it sends goes nowhere, and is seen.
+    w.change(|r| detach(r, "vale0:v0")).unwrap();
+    let mut late = w.open(ME, "v0", &watch(NR_MONITOR_TX));
+    let mut zcopy = w.open(ME, "v0", &watch(NR_ZCOPY_MON));
+    let counters = |e: &world::End| Counters::read(&e.ring(Dir::Tx).handle().shared.state);
+    let before = counters(&v).dropped(Drop::NoReceiver);
+    for round in 0..40 {
+        v.put_at(&[frame(round)], 0);
+        v.send(&[frame(round), frame(3)]);
+        a.send(&[frame(4)]);
+        let sent = vec![frame(round), frame(round), frame(3)];
+        assert_eq!((early.receive(), late.receive()), (sent.clone(), sent.clone()), "round {round}");
+        let first = if round == 0 { vec![frame(250)] } else { vec![] };
+        assert_eq!(v.receive(), first, "what had arrived before");
+        let seen = zcopy.receive();
+        assert_eq!(seen.iter().filter(|f| **f != frame(250)).cloned().collect::<Vec<_>>(), sent);
+        assert!(a.receive().is_empty());
+    }
+    assert_eq!(counters(&v).dropped(Drop::NoReceiver) - before, 80, "as without monitors");
+    assert!(w.audit(ME).iter().all(RegionAudit::is_exact));
+    [&early, &late, &zcopy].into_iter().for_each(|m| w.close(m));
+    v.send(&[frame(5)]);
+    assert!(!w.registry().list(ME).iter().any(|p| p.lease == "brokered"), "it is direct again");
+    [&v, &a].into_iter().for_each(|end| w.close(end));
+    delif(&mut w.registry(), "v0").unwrap();
+    assert!(w.registry().is_empty());
+}

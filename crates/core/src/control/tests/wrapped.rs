@@ -153,6 +153,37 @@ fn s18_a_port_on_two_switches_cannot_be_opened_and_leaves_the_second_first() {
     assert!(w.registry().is_empty());
 }
 
+/// Else frames would come out on one side with the header of the other.
+#[test]
+fn s18_a_header_set_on_either_switch_is_that_of_both() {
+    let mut w = twice_attached();
+    let (mut a, mut b) = (w.open(ME, "vale0:a", &all()), w.open(ME, "vale1:b", &all()));
+    let names = ["v0", "vale0:v0", "vale1:v0"];
+    for (set, len) in [("vale0:v0", 12), ("vale1:v0", 10), ("v0", 0), ("vale1:v0", 12)] {
+        w.change(|r| r.port_hdr_set(ME, set, len)).unwrap();
+        assert_eq!(names.map(|name| w.registry().port_hdr_get(ME, name).unwrap()), [len; 3], "{set}");
+        for round in 0..3 {
+            a.send(&[frame(round, 60)]);
+            assert_eq!(receive(&mut b, 1), [frame(round, 60)], "by {set} to {len}");
+            b.send(&[frame(round, 80)]);
+            assert_eq!(receive(&mut a, 1), [frame(round, 80)], "by {set} to {len}");
+        }
+    }
+    // A header reaches the far side, and neither half cuts what it may pass on as it is.
+    w.change(|r| r.port_hdr_set(ME, "vale0:a", 12)).unwrap();
+    w.change(|r| r.port_hdr_set(ME, "vale1:b", 12)).unwrap();
+    let packet = [vec![1, 1, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0], frame(9, 1900)].concat();
+    a.send(std::slice::from_ref(&packet));
+    assert_eq!(receive(&mut b, 1), [packet]);
+    // It stays with the port when the second place is given up.
+    assert_eq!(detach(&w, "vale1:v0"), Ok(0));
+    assert_eq!(w.registry().port_hdr_get(ME, "vale0:v0").unwrap(), 12);
+    [&a, &b].iter().for_each(|end| w.close(end));
+    assert_eq!(detach(&w, "vale0:v0"), Ok(0));
+    w.registry().vale_delif(ME, "v0").unwrap();
+    assert!(w.registry().is_empty());
+}
+
 /// A program of the same user may have mapped the memory, and write where it likes.
 #[test]
 fn slots_that_name_no_buffer_lose_their_frames_and_no_others() {

@@ -153,6 +153,18 @@ fn run() -> Outcome {
             say("ready");
             return then(&mut port, "tx", number(1)?);
         }
+        // A child that changes its user before its parent met anybody, and outlives it.
+        "fork-drops-privileges" => {
+            let mut port = open(arg(0)?)?;
+            let (task, count) = (arg(1)?, number(2)?);
+            in_child(|| {
+                rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(1003))?;
+                until_told();
+                then(&mut port, task, count)
+            })?;
+            say("ready");
+            return Ok(());
+        }
         other => return Err(format!("no role {other}").into()),
     }
     say("0");

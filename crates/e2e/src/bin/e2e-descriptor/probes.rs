@@ -61,12 +61,13 @@ fn ask(conn: &Conn, kind: Kind, body: &[u8], extra: &[&Conn]) -> Outcome<(i32, V
 /// What a process of another user gets who speaks the protocol by itself: the port's own memory, and no way to its peers.
 pub(crate) fn pry(fd: OwnedFd) -> Outcome {
     let conn = Conn::adopt(fd);
-    let peer = wire::PeerAsk { index: 0 };
+    let peer = wire::PeerAsk { index: 0, key: [0; 16] };
     let errno = |answer: (i32, Vec<u8>, Vec<OwnedFd>)| answer.0;
     let unattached = errno(ask(&conn, Kind::Join, &[], &[])?);
     let peer_before = errno(ask(&conn, Kind::Peer, peer.as_bytes(), &[])?);
     let (channel, theirs) = Conn::pair()?;
     let attached = errno(ask(&conn, Kind::Attach, &[], &[&theirs])?);
+    let peer = wire::PeerAsk { key: [7; 16], ..peer };
     let (joined, body, fds) = ask(&conn, Kind::Join, &[], &[])?;
     let fd_count = fds.len();
     let grant = grant_in(&body, fds)?;
