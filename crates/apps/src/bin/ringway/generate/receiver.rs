@@ -3,7 +3,7 @@
 use super::report::{Final, Message};
 use super::sender::{open, stop_with_parent};
 use super::{GenArgs, RECEIVER_MAC, STAMP_OFS, TICK};
-use crate::Failure;
+use crate::{Failure, no_thread};
 use hdrhistogram::Histogram;
 use ringway::{Interest, Netmap, Port, RxRing, SyncError};
 use ringway_apps::addr::Mac;
@@ -145,18 +145,20 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
         parts.push((port, Got::new(args)?, AtomicU64::new(0)));
     }
     Message::Ready.say();
-    stop_with_parent(&STOP);
+    stop_with_parent(&STOP)?;
     let spans = std::thread::scope(|scope| -> Result<Vec<Span>, Failure> {
         let mut threads = vec![];
         let mut counts = vec![];
         for (port, got, count) in &mut parts {
             let count: &AtomicU64 = count;
             counts.push(count);
-            threads.push(scope.spawn(move || {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
                 let result = receive(port, got, &STOP, count);
                 STOP.store(true, Relaxed);
                 result
-            }));
+            });
+            // The threads that run end before the scope does.
+            threads.push(thread.inspect_err(|_| STOP.store(true, Relaxed)).map_err(|e| no_thread(&e))?);
         }
         while !STOP.load(Relaxed) {
             std::thread::park_timeout(TICK);
@@ -170,7 +172,8 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
         }
         Ok(spans)
     })?;
-    let mut end = Final::default();
+    let path = parts.first().and_then(|(port, ..)| port.nic_path());
+    let mut end = Final { path: path.map(str::to_owned), ..Final::default() };
     let first = spans.iter().filter_map(|s| s.first).map(|(wall, _)| wall).min();
     let last = spans.iter().map(|s| s.last.0).max().unwrap_or(0);
     end.wall_ns = first.map_or(0, |f| last.saturating_sub(f));

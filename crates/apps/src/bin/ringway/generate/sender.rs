@@ -2,7 +2,7 @@
 
 use super::report::{Final, Message};
 use super::{GenArgs, STAMP_OFS, TICK};
-use crate::Failure;
+use crate::{Failure, no_thread};
 use ringway::{Interest, Netmap, Port, SyncError, TxRing};
 use ringway_os::sys::{monotonic_nanos, process_cpu_nanos};
 use std::io::Read;
@@ -139,12 +139,30 @@ pub fn open(netmap: &Netmap, name: &str, i: u16, args: &GenArgs) -> Result<Port,
     Ok(builder.open()?)
 }
 
+/// Slots of one frame, at most: a receiver of a switch counts them in 8 bits, and netmap takes no more.
+const MAX_FRAGS: usize = 64;
+
+/// Refuses frames that this port can never send.
+pub fn fits(frames: &[Vec<u8>], port: &mut Port) -> Result<(), Failure> {
+    let tx = port.get_tx(0).ok_or_else(|| Failure::new("the port has no ring to send with"))?;
+    let slots = MAX_FRAGS.min(tx.num_slots().saturating_sub(1) as usize);
+    let most = slots * tx.buf_size();
+    match frames.iter().map(Vec::len).find(|len| *len > most) {
+        Some(len) => Err(Failure::new(format!(
+            "a frame of {len} bytes does not fit: {slots} slots of {} bytes at most",
+            tx.buf_size()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Sets `stop` when the parent closes our standard input, or is gone.
-pub fn stop_with_parent(stop: &'static AtomicBool) {
-    std::thread::spawn(move || {
+pub fn stop_with_parent(stop: &'static AtomicBool) -> Result<(), Failure> {
+    let thread = std::thread::Builder::new().spawn(move || {
         let _ = std::io::stdin().read(&mut [0; 1]);
         stop.store(true, Relaxed);
     });
+    thread.map(drop).map_err(|e| no_thread(&e))
 }
 
 /// The child that sends.
@@ -155,9 +173,14 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
     for i in 0..args.threads {
         parts.push((open(&netmap, &args.a, i, args)?, Sender::new(args)?, AtomicU64::new(0)));
     }
+    let frames = args.frames()?;
+    for (port, ..) in &mut parts {
+        fits(&frames, port).map_err(|e| Failure::new(format!("{}: {}", args.a, e.text)))?;
+    }
+    let path = parts.first().and_then(|(port, ..)| port.nic_path());
     let before: Vec<_> = parts.iter().map(|(port, ..)| port.counters().tx).collect();
     Message::Ready.say();
-    stop_with_parent(&STOP);
+    stop_with_parent(&STOP)?;
     let (cpu, wall) = (process_cpu_nanos(), monotonic_nanos());
     let counts: u64 = std::thread::scope(|scope| -> Result<u64, Failure> {
         let mut threads = vec![];
@@ -165,11 +188,13 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
         for (port, sender, count) in &mut parts {
             let count: &AtomicU64 = count;
             counts.push(count);
-            threads.push(scope.spawn(move || {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
                 let result = sender.send(port, &STOP, count);
                 STOP.store(true, Relaxed);
                 result
-            }));
+            });
+            // The threads that run end before the scope does.
+            threads.push(thread.inspect_err(|_| STOP.store(true, Relaxed)).map_err(|e| no_thread(&e))?);
         }
         while !STOP.load(Relaxed) {
             std::thread::park_timeout(TICK);
@@ -187,6 +212,7 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
         packets: counts,
         wall_ns: monotonic_nanos() - wall,
         cpu_ns: process_cpu_nanos() - cpu,
+        path: path.map(str::to_owned),
         ..Final::default()
     };
     for ((port, ..), old) in parts.iter().zip(before) {
