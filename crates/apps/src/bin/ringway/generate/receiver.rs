@@ -1,7 +1,7 @@
 //! The receiving half.
 
 use super::report::{Final, Message};
-use super::sender::{open, stop_with_parent};
+use super::sender::{add_drops, open, stop_with_parent};
 use super::{GenArgs, RECEIVER_MAC, STAMP_OFS, TICK};
 use crate::{Failure, no_thread};
 use hdrhistogram::Histogram;
@@ -144,6 +144,7 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
         }
         parts.push((port, Got::new(args)?, AtomicU64::new(0)));
     }
+    let before: Vec<_> = parts.iter().map(|(port, ..)| port.counters().rx).collect();
     Message::Ready.say();
     stop_with_parent(&STOP)?;
     let spans = std::thread::scope(|scope| -> Result<Vec<Span>, Failure> {
@@ -178,14 +179,12 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
     let last = spans.iter().map(|s| s.last.0).max().unwrap_or(0);
     end.wall_ns = first.map_or(0, |f| last.saturating_sub(f));
     end.cpu_ns = spans.iter().filter_map(|s| Some(s.last.1.saturating_sub(s.first?.1))).sum();
-    for (port, got, _) in &parts {
+    for ((port, got, _), old) in parts.iter().zip(before) {
         let c = port.counters().rx;
         end.packets += got.packets;
         end.bytes += got.bytes;
-        end.syncs += c.syncs;
-        for (name, n) in c.drops_by_name() {
-            *end.drops.entry(name.to_owned()).or_default() += n;
-        }
+        end.syncs += c.syncs - old.syncs;
+        add_drops(&mut end, &c, &old);
     }
     std::hint::black_box(parts.iter().fold(process_cpu_nanos(), |s, (_, got, _)| s.wrapping_add(got.sum)));
     let got: Vec<Got> = parts.into_iter().map(|(_, got, _)| got).collect();

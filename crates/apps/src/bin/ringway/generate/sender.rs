@@ -3,8 +3,9 @@
 use super::report::{Final, Message};
 use super::{GenArgs, STAMP_OFS, TICK};
 use crate::{Failure, no_thread};
-use ringway::{Interest, Netmap, Port, SyncError, TxRing};
+use ringway::{Counters, Interest, Netmap, Port, SyncError, TxRing};
 use ringway_os::sys::{monotonic_nanos, process_cpu_nanos};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -156,6 +157,17 @@ pub fn fits(frames: &[Vec<u8>], port: &mut Port) -> Result<(), Failure> {
     }
 }
 
+/// What a ring dropped since its counters were `old`.
+pub fn add_drops(end: &mut Final, now: &Counters, old: &Counters) {
+    let before: BTreeMap<_, _> = old.drops_by_name().collect();
+    for (name, n) in now.drops_by_name() {
+        let new = n.saturating_sub(before.get(name).copied().unwrap_or(0));
+        if new > 0 {
+            *end.drops.entry(name.to_owned()).or_default() += new;
+        }
+    }
+}
+
 /// Sets `stop` when the parent closes our standard input, or is gone.
 pub fn stop_with_parent(stop: &'static AtomicBool) -> Result<(), Failure> {
     let thread = std::thread::Builder::new().spawn(move || {
@@ -219,9 +231,7 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
         let now = port.counters().tx;
         end.bytes += now.bytes - old.bytes;
         end.syncs += now.syncs - old.syncs;
-        for (name, n) in now.drops_by_name() {
-            *end.drops.entry(name.to_owned()).or_default() += n;
-        }
+        add_drops(&mut end, &now, &old);
     }
     Message::Final(Box::new(end)).say();
     Ok(())
