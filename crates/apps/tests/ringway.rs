@@ -171,6 +171,8 @@ fn gen_says_in_one_line_what_cannot_be() {
         ("vale0:a netmap:nosuchnic".into(), "nosuchnic"),
         ("vale0:a vale0:a".into(), "vale0:a"),
         ("vale0 vale0:b".into(), "missing ':'"),
+        ("vale0:a@mode=copy vale0:b".into(), "a mode is for interfaces"),
+        ("vale0:a vale0:b@mode=copy --embedded".into(), "a mode is for interfaces"),
     ] {
         let said = place.mistake(&format!("gen --duration 0.2 {line}"));
         assert!(said.contains(want), "{line}: {said}");
@@ -266,6 +268,23 @@ fn ports_are_listed_with_all_that_the_user_asks() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn a_name_commands_no_terminal() {
+    let place = Place::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pkt-gen"));
+    command.args(["-f", "rx", "-i", "vale0:\x1b[2J"]).env("RINGWAY_SOCKET", place.0.join("sock"));
+    command.env("RINGWAYD", env!("CARGO_BIN_EXE_ringway")).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut listed = String::new();
+    eventually("it is listed", || {
+        listed = place.run("ports --interval 0").1;
+        listed.contains("vale0:")
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(listed.contains(r"vale0:\u{1b}[2J") && !listed.contains('\x1b'), "{listed:?}");
 }
 
 #[test]

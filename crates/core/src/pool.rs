@@ -407,12 +407,13 @@ mod tests {
     #[test]
     fn what_does_not_fit_takes_nothing() {
         let mut r = region(64);
-        assert_eq!(r.make_ring(Dir::Rx, 0, 241, true), Err(Exhausted::Rings));
+        assert_eq!(r.make_ring(Dir::Rx, 0, 241, true), Err(Exhausted::RingSize));
         let free = r.free_bufs();
         assert_eq!(r.make_ring(Dir::Rx, 0, free + 1, true), Err(Exhausted::Buffers));
         assert_eq!(r.free_bufs(), free);
         r.make_ring(Dir::Rx, 0, free, true).unwrap();
         assert_eq!(r.free_bufs(), 0);
+        assert_eq!(r.make_if("vale0:a", &[0; 500], &[0]), Err(Exhausted::InterfaceSize));
     }
 
     #[test]

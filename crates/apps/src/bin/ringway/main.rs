@@ -69,6 +69,11 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// A name that somebody chose, for a terminal: without characters that would command it.
+fn shown(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect()
+}
+
 /// Why a thread cannot be had.
 fn no_thread(e: &std::io::Error) -> Failure {
     Failure::new(format!("cannot start a thread: {e}"))

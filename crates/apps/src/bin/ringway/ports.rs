@@ -1,6 +1,6 @@
 //! `ringway ports`: every port, who holds it, what moves and what is lost.
 
-use crate::{Failure, print};
+use crate::{Failure, print, shown};
 use comfy_table::{Table, presets};
 use ringway::Broker;
 use ringwayd::listing::{Port, Traffic};
@@ -77,7 +77,7 @@ pub fn run(args: &PortsArgs) -> Result<(), Failure> {
 fn row(l: &Line) -> Vec<String> {
     let p = &l.port;
     if !p.visible {
-        let mut cells = vec![p.name.clone(), p.kind.clone(), String::new(), String::new(), String::new()];
+        let mut cells = vec![shown(&p.name), p.kind.clone(), String::new(), String::new(), String::new()];
         cells.push(format!("user {}", p.owner));
         cells.resize(11, String::new());
         return cells;
@@ -91,8 +91,8 @@ fn row(l: &Line) -> Vec<String> {
     }
     let drops: Vec<String> = drops.iter().map(|(name, n)| format!("{n} {name}")).collect();
     vec![
-        p.name.clone(),
-        if p.watches.is_empty() { p.kind.clone() } else { format!("{} of {}", p.kind, p.watches) },
+        shown(&p.name),
+        if p.watches.is_empty() { p.kind.clone() } else { format!("{} of {}", p.kind, shown(&p.watches)) },
         p.mode.clone(),
         p.lease.clone(),
         rings,
