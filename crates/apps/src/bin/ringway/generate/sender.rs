@@ -4,6 +4,7 @@ use super::report::{Final, Message};
 use super::{GenArgs, STAMP_OFS, TICK};
 use crate::{Failure, no_thread};
 use ringway::{Counters, Interest, Netmap, Port, SyncError, TxRing};
+use ringway_os::link::Link;
 use ringway_os::sys::{monotonic_nanos, process_cpu_nanos};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -143,17 +144,28 @@ pub fn open(netmap: &Netmap, name: &str, i: u16, args: &GenArgs) -> Result<Port,
 /// Slots of one frame, at most: a receiver of a switch counts them in 8 bits, and netmap takes no more.
 const MAX_FRAGS: usize = 64;
 
+/// Bytes of a frame that the MTU of an interface does not count.
+const ETHERNET_BYTES: usize = 14;
+
 /// Refuses frames that this port can never send.
 pub fn fits(frames: &[Vec<u8>], port: &mut Port) -> Result<(), Failure> {
     let tx = port.get_tx(0).ok_or_else(|| Failure::new("the port has no ring to send with"))?;
+    let longest = frames.iter().map(Vec::len).max().unwrap_or(0);
     let slots = MAX_FRAGS.min(tx.num_slots().saturating_sub(1) as usize);
     let most = slots * tx.buf_size();
-    match frames.iter().map(Vec::len).find(|len| *len > most) {
-        Some(len) => Err(Failure::new(format!(
-            "a frame of {len} bytes does not fit: {slots} slots of {} bytes at most",
-            tx.buf_size()
+    if longest > most {
+        let bytes = tx.buf_size();
+        let text = format!("a frame of {longest} bytes does not fit: {slots} slots of {bytes} bytes at most");
+        return Err(Failure::new(text));
+    }
+    drop(tx);
+    // The kernel drops those without a word. An interface that does not tell its MTU may take them.
+    let link = port.nic_path().and_then(|_| Link::by_name(port.name()).ok());
+    match link.map(|link| link.mtu as usize) {
+        Some(mtu) if longest > mtu + ETHERNET_BYTES => Err(Failure::new(format!(
+            "a frame of {longest} bytes does not fit the MTU of {mtu} bytes (and {ETHERNET_BYTES} of header)"
         ))),
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 
