@@ -9,6 +9,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod interrupt;
+
 pub mod units;
 
 pub mod addr;

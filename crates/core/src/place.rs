@@ -29,8 +29,8 @@ pub fn places(uid: u32) -> Vec<Place> {
     if uid == 0 {
         return out;
     }
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_absolute() && d.is_dir());
-    out.push(match runtime {
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    out.push(match runtime.filter(|d| is_runtime_dir(d, uid)) {
         Some(dir) => Place { socket: dir.join("ringway/sock"), startable: true, private: false },
         None => {
             let dir = Path::new("/tmp").join(format!("ringway-{uid}"));
@@ -38,6 +38,14 @@ pub fn places(uid: u32) -> Vec<Place> {
         }
     });
     out
+}
+
+/// True if `dir` is what the variable promises: a folder of the user himself. After `su` it may be another user's.
+///
+/// Source: XDG Base Directory Specification: "The directory MUST be owned by the user".
+fn is_runtime_dir(dir: &Path, uid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    dir.is_absolute() && std::fs::metadata(dir).is_ok_and(|m| m.is_dir() && m.uid() == uid)
 }
 
 /// The one place of somebody who names the socket: nothing else is tried, and a broker is started there if none answers.
@@ -86,4 +94,20 @@ pub fn check_folder(place: &Place, uid: u32) -> std::io::Result<()> {
         return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn the_runtime_folder_of_another_user_is_not_ours() {
+        let dir = env::temp_dir().join(format!("ringway-place-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let uid = std::fs::metadata(&dir).unwrap().uid();
+        assert!(is_runtime_dir(&dir, uid) && !is_runtime_dir(&dir, uid + 1));
+        assert!(!is_runtime_dir(Path::new("."), uid) && !is_runtime_dir(&dir.join("none"), uid));
+        std::fs::remove_dir(&dir).unwrap();
+    }
 }

@@ -139,10 +139,14 @@ pub struct Region {
 /// No object of this kind is left in the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exhausted {
-    /// Interface records, or the ring list does not fit one.
+    /// Interface records.
     Interfaces,
-    /// Rings, or a ring of that many slots does not fit its object.
+    /// The list of rings does not fit an interface record.
+    InterfaceSize,
+    /// Rings.
     Rings,
+    /// A ring of that many slots does not fit its object.
+    RingSize,
     /// Buffers.
     Buffers,
 }
@@ -153,7 +157,9 @@ impl Exhausted {
     pub fn tunable(self) -> &'static str {
         match self {
             Exhausted::Interfaces => "if_num",
+            Exhausted::InterfaceSize => "if_size",
             Exhausted::Rings => "ring_num",
+            Exhausted::RingSize => "ring_size",
             Exhausted::Buffers => "buf_num",
         }
     }
@@ -229,7 +235,7 @@ impl Region {
         with_bufs: bool,
     ) -> Result<u64, Exhausted> {
         if RING_HEADER_BYTES as u64 + 16 * u64::from(num_slots) > u64::from(self.layout.rings.objsize) {
-            return Err(Exhausted::Rings);
+            return Err(Exhausted::RingSize);
         }
         if with_bufs && self.buf_books.free < num_slots {
             return Err(Exhausted::Buffers);
@@ -276,11 +282,11 @@ impl Region {
     /// 0 where not bound. Returns its offset.
     ///
     /// # Errors
-    /// [`Exhausted::Interfaces`].
+    /// [`Exhausted::Interfaces`], [`Exhausted::InterfaceSize`].
     pub(crate) fn make_if(&mut self, name: &str, tx: &[u64], rx: &[u64]) -> Result<u64, Exhausted> {
         let entries = tx.len() + 1 + rx.len() + 1;
         if size_of::<IfHeader>() + 8 * entries > self.layout.ifs.objsize as usize {
-            return Err(Exhausted::Interfaces);
+            return Err(Exhausted::InterfaceSize);
         }
         let obj = self.if_books.take().ok_or(Exhausted::Interfaces)?;
         let ofs = self.layout.ifs.offset + u64::from(obj) * u64::from(self.layout.ifs.objsize);
@@ -401,12 +407,13 @@ mod tests {
     #[test]
     fn what_does_not_fit_takes_nothing() {
         let mut r = region(64);
-        assert_eq!(r.make_ring(Dir::Rx, 0, 241, true), Err(Exhausted::Rings));
+        assert_eq!(r.make_ring(Dir::Rx, 0, 241, true), Err(Exhausted::RingSize));
         let free = r.free_bufs();
         assert_eq!(r.make_ring(Dir::Rx, 0, free + 1, true), Err(Exhausted::Buffers));
         assert_eq!(r.free_bufs(), free);
         r.make_ring(Dir::Rx, 0, free, true).unwrap();
         assert_eq!(r.free_bufs(), 0);
+        assert_eq!(r.make_if("vale0:a", &[0; 500], &[0]), Err(Exhausted::InterfaceSize));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 /// Who may connect, besides the broker's own user and root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected \"owner\", \"all\" or a list of user numbers")]
 pub enum Admit {
     /// `"owner"` or `"all"`.
     Word(AdmitWord),
@@ -149,7 +149,7 @@ impl DeviceConfig {
 
 /// A user or a group.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a name or a number")]
 pub enum Account {
     /// By number.
     Number(u32),
@@ -201,7 +201,7 @@ impl Config {
         let text =
             std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         let config: Config = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
-        config.tunables().map_err(|e| format!("{}: {e}", path.display()))?;
+        config.check().map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(config)
     }
 
@@ -224,6 +224,18 @@ impl Config {
             Admit::Word(AdmitWord::All) => InterfaceUsers::All,
             Admit::Users(users) => InterfaceUsers::Some(users.iter().copied().chain([own]).collect()),
             Admit::Word(AdmitWord::Owner) | Admit::Nobody => InterfaceUsers::Some([own].into()),
+        }
+    }
+
+    /// What the types do not say.
+    fn check(&self) -> Result<(), String> {
+        self.tunables()?;
+        let is_switch = |name: &String| name.starts_with("vale") && !name.contains(':');
+        match self.public_switches.iter().find(|name| !is_switch(name)) {
+            Some(name) => Err(format!(
+                "public_switches: \"{name}\" is no name of a switch: give \"vale0\" and the like"
+            )),
+            None => Ok(()),
         }
     }
 
@@ -262,6 +274,14 @@ mod tests {
         let c: Config = toml::from_str("[tunables]\nbufnum = 9").unwrap();
         assert!(c.tunables().unwrap_err().contains("bufnum"));
         assert!(!Config::default().admit.admits(1, 5));
+        for bad in ["admit = \"foo\"", "admit = [-1]", "[interfaces]\nusers = 3"] {
+            let text = toml::from_str::<Config>(bad).unwrap_err().to_string();
+            assert!(text.contains("\"owner\", \"all\" or a list of user numbers"), "{text}");
+        }
+        for bad in ["eth0", "", "vale0:a"] {
+            let c = Config { public_switches: vec![bad.into()], ..Config::default() };
+            assert!(c.check().unwrap_err().contains(&format!("\"{bad}\"")), "{bad}");
+        }
     }
 
     #[test]

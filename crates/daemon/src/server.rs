@@ -4,13 +4,13 @@ use crate::attach::Attachments;
 use crate::closer::Closers;
 use crate::config::Config;
 use crate::device::Device;
+use crate::knock::{Door, refuse_connection};
 use crate::session::Session;
 use crate::worker::Worker;
-use ringway_abi::Errno;
 use ringway_abi::wire;
-use ringway_core::control::{ControlError, Registry};
+use ringway_core::control::Registry;
 use ringway_os::event::{Epoll, EventBuf, EventFlags};
-use ringway_os::sock::{Conn, Listener};
+use ringway_os::sock::Listener;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
@@ -22,20 +22,20 @@ const IDLE_BEFORE_END: Duration = Duration::from_secs(5);
 /// Messages of one session served before the others have their turn.
 const MESSAGES_PER_TURN: usize = 4;
 
-const LISTENER: u64 = 0;
+pub(crate) const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const DEVICE: u64 = 2;
 const FIRST_ID: u64 = 3;
 /// As whose a descriptor counts that the helper of the device file has opened and not bound yet: the helper has limits of its own.
 pub(crate) const NOBODY: u32 = u32::MAX;
 /// What a token's id is of.
-const SESSION: u64 = 0;
+pub(crate) const SESSION: u64 = 0;
 const CHANNEL: u64 = 1;
 const PIDFD: u64 = 2;
 /// Of a network namespace: its interfaces.
 const NETNS: u64 = 3;
 
-fn token(id: u64, of: u64) -> u64 {
+pub(crate) fn token(id: u64, of: u64) -> u64 {
     id << 2 | of
 }
 
@@ -56,9 +56,10 @@ pub struct Server {
     pub(crate) started: Instant,
     pub(crate) locks_broken: u64,
     pub(crate) stopping: bool,
-    listener: Option<Listener>,
-    epoll: Epoll,
-    next_id: u64,
+    pub(crate) door: Door,
+    pub(crate) listener: Option<Listener>,
+    pub(crate) epoll: Epoll,
+    pub(crate) next_id: u64,
 }
 
 impl Server {
@@ -90,6 +91,7 @@ impl Server {
             started: Instant::now(),
             locks_broken: 0,
             stopping: false,
+            door: Door::new(),
             listener: Some(listener),
             epoll,
             next_id: FIRST_ID,
@@ -103,7 +105,8 @@ impl Server {
         let mut idle_since = Some(Instant::now());
         while !self.stopping {
             let timeout = idle_since.map(|t| IDLE_BEFORE_END.saturating_sub(t.elapsed()));
-            let timeout = timeout.into_iter().chain(self.worker.next_look()).min();
+            let sooner = [self.worker.next_look(), self.door.opens_in()];
+            let timeout = timeout.into_iter().chain(sooner.into_iter().flatten()).min();
             let got: Vec<(u64, EventFlags)> = self.epoll.wait(&mut events, timeout)?.to_vec();
             // The dead first: who asks for what they had must find it free.
             let (ended, alive): (Vec<_>, Vec<_>) = got
@@ -113,6 +116,7 @@ impl Server {
                 self.event(t, f);
             }
             self.worker.look(&self.registry);
+            self.open_door();
             let used = !self.sessions.is_empty() || self.registry.has_persistent() || self.config.stay;
             idle_since = if used { None } else { idle_since.or_else(|| Some(Instant::now())) };
             if idle_since.is_some_and(|t| t.elapsed() >= IDLE_BEFORE_END) && !self.anybody_left()? {
@@ -158,45 +162,6 @@ impl Server {
             let _ = self.epoll.remove(channel);
         }
         self.device.lost();
-    }
-
-    fn accept(&mut self) {
-        while let Some(listener) = &self.listener {
-            let conn = match listener.accept() {
-                Ok(conn) => conn,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) => {
-                    tracing::warn!("cannot accept: {e}");
-                    return;
-                }
-            };
-            let Ok(peer) = conn.peer() else { continue };
-            let uid = if self.device.is_helper(peer.pid) { NOBODY } else { peer.uid };
-            let mine = self.sessions.values().filter(|s| s.uid == uid).count();
-            let refusal = if uid == NOBODY {
-                None
-            } else if !self.config.admit.admits(uid, self.own_uid) {
-                Some(ControlError::new(Errno::EACCES, "this broker does not admit you (admit)"))
-            } else if mine >= self.config.limits.sessions {
-                let text = format!("this user has {mine} descriptors open (limits.sessions)");
-                Some(ControlError::new(Errno::EMFILE, text))
-            } else {
-                self.closers.is_full(uid)
-            };
-            if let Some(refusal) = refusal {
-                refuse_connection(&conn, &refusal);
-                self.closers.close_conn(uid, conn);
-                continue;
-            }
-            let id = self.next_id;
-            self.next_id += 1;
-            if let Err(e) = self.epoll.add(&conn, token(id, SESSION), EventFlags::IN) {
-                tracing::warn!("cannot watch a connection: {e}");
-                self.closers.close_conn(uid, conn);
-                continue;
-            }
-            self.sessions.insert(id, Session { conn, uid, pid: 0, binding: None });
-        }
     }
 
     fn session_event(&mut self, id: u64, flags: EventFlags) {
@@ -320,11 +285,6 @@ impl Server {
             self.locks_broken += broken as u64;
         }
     }
-}
-
-/// Whoever sends a request finds this on the connection instead of an answer.
-fn refuse_connection(conn: &Conn, refusal: &ControlError) {
-    let _ = conn.send(&wire::message(wire::Kind::Reply, refusal.errno.0, refusal.message.as_bytes()), &[]);
 }
 
 /// Identity of the network namespace that `file` refers to.

@@ -2,6 +2,7 @@
 //! the kernel says of this very message.
 
 use crate::closer::Foreign;
+use crate::knock::{NO_FILES, refuse_connection};
 use crate::listing::{self, Status};
 use crate::server::{NOBODY, Server};
 use ringway_abi::wire::{self, Kind};
@@ -88,9 +89,15 @@ impl Server {
         let uid = if creds.is_some_and(|c| self.device.is_helper(c.pid)) { NOBODY } else { uid };
         let mut files = message.fds.into_iter().map(|fd| Foreign::new(fd, uid, &self.closers));
         let (reply, rest) = (files.next(), files.collect::<Vec<_>>());
+        let no_files = || refuse(Errno::ENFILE, NO_FILES);
+        if let (true, None, Some(session)) = (message.fds_lost, &reply, self.sessions.get(&id)) {
+            // Not even the fd for the answer came.
+            return refuse_connection(&session.conn, &no_files());
+        }
         let (Some(creds), Some(reply)) = (creds, reply) else { return };
         if message.truncated {
-            let e = Err(refuse(Errno::EMSGSIZE, "the message is too long"));
+            let too_long = || refuse(Errno::EMSGSIZE, "the message is too long");
+            let e = Err(if message.fds_lost { no_files() } else { too_long() });
             return self.finish(reply, &e);
         }
         let (kind, body) = match wire::parse(buf) {

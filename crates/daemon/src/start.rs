@@ -64,7 +64,7 @@ pub fn run(args: &RunArgs, myself: &[&str]) -> Result<(), String> {
             Ok(())
         };
     };
-    ringway_os::sys::raise_open_files();
+    ringway_os::sys::raise_limits();
     let listener = bind_socket(&place.socket, &config)
         .map_err(|e| format!("cannot listen on {}: {e}", place.socket.display()))?;
     let (signals, wake) = std::os::unix::net::UnixStream::pair().map_err(|e| e.to_string())?;

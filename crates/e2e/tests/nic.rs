@@ -81,6 +81,57 @@ fn datagrams_arrive_whole_both_ways_in_every_mode() {
 }
 
 #[test]
+fn each_frame_is_received_or_counted_as_lost_once() {
+    let Some((_guard, pair, broker)) = start("each_frame_is_received_or_counted_as_lost_once", 1) else {
+        return;
+    };
+    // A packet socket has more room than a ring.
+    for (name, frames) in
+        [("netmap:va", 4000), ("netmap:va@mode=generic", 4000), ("netmap:va@mode=packet", 20_000)]
+    {
+        pair.a.run(|| {
+            // It looks at nothing before all are sent.
+            let mut port = broker.netmap().open(name).unwrap();
+            pair.b.run(|| {
+                let mut from = broker.netmap().open("netmap:vb@mode=copy").unwrap();
+                let frame = udp_frame(7000, &[7; 1000]);
+                let mut sent = 0;
+                while sent < frames {
+                    // Few at a time: what the pair itself has no room for nobody counts.
+                    sent += (0..32).filter(|_| from.tx(0).send(&frame)).count() as u64;
+                    while from.tx(0).pending() > 0 {
+                        from.txsync().unwrap();
+                    }
+                }
+            });
+            let mut got = 0;
+            let end = Instant::now() + Duration::from_secs(20);
+            let (mut drops, mut all) = (0, 0);
+            while all < frames {
+                assert!(Instant::now() < end, "{name}: {got} received, {drops} lost");
+                if port.wait(Interest::RX, Some(Duration::from_millis(50))).unwrap().rx {
+                    port.rx(0).drain(u32::MAX, |slot| {
+                        got += u64::from(slot.len() > 1000);
+                        true
+                    });
+                }
+                drops = port.counters().rx.all_drops();
+                all = got + drops;
+            }
+            let listed = broker.json(&["ports"]);
+            let rx = &listed.as_array().unwrap().iter().find(|p| p["name"] == "va").unwrap()["rx"];
+            let counted: u64 = rx["drops"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+            println!("{name}: {got} received, {drops} lost: {rx}");
+            // The hosts speak a few words of their own.
+            assert!((frames..frames + 100).contains(&(got + drops)), "{name}: {got} and {drops}");
+            assert!((drops..drops + 100).contains(&counted), "{name}: {drops}, listed {rx}");
+            assert!(drops > 0, "{name}: the ring has no room for so many");
+        });
+        wait_for_no_program(&pair);
+    }
+}
+
+#[test]
 fn a_sleeping_receiver_is_woken_by_a_frame() {
     let Some((_guard, pair, broker)) = start("a_sleeping_receiver_is_woken_by_a_frame", 1) else { return };
     for name in ["netmap:va", "netmap:va@mode=packet"] {

@@ -92,3 +92,25 @@ fn what_pkt_gen_sends_arrives_in_an_ordinary_udp_socket() {
     }
     assert_eq!(tx.packets(), 500);
 }
+
+#[test]
+fn gen_says_which_way_it_goes_and_refuses_what_the_interface_would_drop() {
+    let Some((pair, broker)) = start("gen_says_which_way_it_goes_and_refuses_what_the_interface_would_drop")
+    else {
+        return;
+    };
+    let run = |size: &str| {
+        let mut command = broker.command("ringway");
+        command.args(["gen", "netmap:va", "vale0:b", "--duration", "0.2", "--size", size]);
+        let out = pair.a.run(|| command.output().expect("ringway runs"));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let (status, out, err) = run("1514");
+    assert!(status == Some(1) && out.contains("netmap:va (xdp native copy)"), "{out} {err}");
+    let (status, out, err) = run("1515");
+    assert!(
+        status == Some(2) && out.is_empty() && err.contains("1515 bytes does not fit the MTU of 1500"),
+        "{out} {err}"
+    );
+}

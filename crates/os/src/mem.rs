@@ -40,9 +40,14 @@ impl Memfd {
     /// executable where the kernel can say so. Its pages are allocated when touched.
     ///
     /// # Errors
-    /// What memfd_create, ftruncate or fcntl answer: EMFILE, ENOMEM.
+    /// What memfd_create, ftruncate or fcntl answer: EMFILE, ENOMEM. EFBIG where the limit of file sizes (RLIMIT_FSIZE) is below that;
+    /// asking the kernel would end the process (SIGXFSZ).
     pub fn create(name: &str, len_bytes: usize) -> io::Result<Self> {
         let len_bytes = round_to_pages(len_bytes);
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+        if limit.is_some_and(|limit| len_bytes as u64 > limit) {
+            return Err(rustix::io::Errno::FBIG.into());
+        }
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
             // Kernels before 6.3 do not know NOEXEC_SEAL.

@@ -164,6 +164,34 @@ impl std::fmt::Debug for PacketSocket {
     }
 }
 
+/// Frames that found no room in a packet socket since it was opened (modulo 2^32). Any holder of the fd can ask, and takes nothing from
+/// others by that.
+///
+/// Source: `SO_MEMINFO` and `SK_MEMINFO_DROPS`, kernel include/uapi/linux/sock_diag.h; `packet_rcv` of net/packet/af_packet.c.
+///
+/// # Errors
+/// What getsockopt answers.
+pub fn drops(fd: impl AsFd) -> io::Result<u32> {
+    const SO_MEMINFO: libc::c_int = 55;
+    const SK_MEMINFO_DROPS: usize = 8;
+    let mut info = [0u32; SK_MEMINFO_DROPS + 1];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the option's value is an array of u32, which lives here, with its true size.
+    let r = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if r < 0 {
+        return Err(last_errno().into());
+    }
+    Ok(info[SK_MEMINFO_DROPS])
+}
+
 impl PacketSocket {
     /// Opens a socket on an interface of the calling thread's namespace. An interface that is down is fine.
     ///

@@ -37,8 +37,10 @@ pub struct Creds {
 pub struct Message {
     /// Bytes of it that are in the caller's buffer.
     pub len_bytes: usize,
-    /// It was longer than the buffer, or carried more fds than this process may open: do not trust it.
+    /// It was longer than the buffer, or fds are missing: do not trust it.
     pub truncated: bool,
+    /// It carried more fds than fit, or than this process may open.
+    pub fds_lost: bool,
     /// Fds that came with it.
     pub fds: Vec<OwnedFd>,
     /// Its sender; only on sockets that ask for it.
@@ -224,6 +226,7 @@ impl Conn {
             len_bytes: got.bytes,
             truncated: got.flags.contains(rustix::net::ReturnFlags::TRUNC)
                 || got.flags.contains(rustix::net::ReturnFlags::CTRUNC),
+            fds_lost: got.flags.contains(rustix::net::ReturnFlags::CTRUNC),
             fds: Vec::new(),
             creds: None,
         };

@@ -124,12 +124,14 @@ pub fn may_run_on(cpu: usize) -> bool {
         && rustix::thread::sched_getaffinity(pid).is_ok_and(|set| set.is_set(cpu))
 }
 
-/// Raises the limit of open files of this process to what the hard limit permits; returns the limit.
-pub fn raise_open_files() -> u64 {
+/// Raises those limits of this process that are meant for whoever started it to what the hard limits permit: open files, sizes of files
+/// (memfds count), memory, locked memory. A broker serves others, too.
+pub fn raise_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+    for what in [Resource::Nofile, Resource::Fsize, Resource::As, Resource::Data, Resource::Memlock] {
+        let now = getrlimit(what);
+        let _ = setrlimit(what, Rlimit { current: now.maximum, maximum: now.maximum });
+    }
 }
 
 /// The network namespace of the process at the other end of a unix socket accepted by us, as an fd.

@@ -135,5 +135,9 @@ fn a_full_socket_counts_drops() {
             let s = sb.statistics().unwrap();
             s.packets == 100 && s.drops > 0
         });
+        let fd = sb.into_fd();
+        let drops = ringway_os::packet::drops(&fd).unwrap();
+        assert!((1..100).contains(&drops), "{drops}");
+        assert_eq!(ringway_os::packet::drops(&fd).unwrap(), drops, "asking changes nothing");
     });
 }

@@ -4,7 +4,7 @@ use crate::embedded::Netmap;
 use crate::error::OpenError;
 use crate::port::Port;
 use ringway_abi::{
-    NR_ACCEPT_VNET_HDR, NR_DO_RX_POLL, NR_EXCLUSIVE, NR_NO_TX_POLL, NR_REG_ALL_NIC, NR_REG_NIC_SW,
+    Errno, NR_ACCEPT_VNET_HDR, NR_DO_RX_POLL, NR_EXCLUSIVE, NR_NO_TX_POLL, NR_REG_ALL_NIC, NR_REG_NIC_SW,
     NR_REG_NULL, NR_REG_ONE_NIC, NR_REG_ONE_SW, NR_REG_SW, NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, NicMode,
     ParseOptions, PortSpec, nmreq_opt_offsets,
 };
@@ -242,6 +242,11 @@ impl PortBuilder {
         }
         spec.nr_mem_id = self.mem_id.unwrap_or(spec.nr_mem_id);
         spec.nic_mode = self.nic_mode.or(spec.nic_mode);
+        if spec.nic_mode.is_some() && (spec.name.starts_with("vale") || spec.name.contains(['{', '}'])) {
+            let text =
+                format!("{}: a mode is for interfaces; nothing else is reached in several ways", spec.name);
+            return Err(OpenError::refused(Errno::EINVAL, text));
+        }
         spec.nr_flags |= self.flags;
         if !self.shared {
             spec.nr_flags |= NR_EXCLUSIVE;

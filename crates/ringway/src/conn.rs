@@ -200,7 +200,12 @@ impl Broker {
     /// A broker that does not admit us says so on the connection itself.
     fn why_cut_off(&self) -> OpenError {
         let mut buf = vec![0; wire::MAX_MESSAGE_BYTES];
-        match self.conn.recv(&mut buf) {
+        let mut received = self.conn.recv(&mut buf);
+        if received.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset) {
+            // It closed without reading what we sent, which is told once, before what it said.
+            received = self.conn.recv(&mut buf);
+        }
+        match received {
             Ok(m) if m.len_bytes > 0 => read_answer(&buf, m).err().unwrap_or_else(cut_off),
             _ => cut_off(),
         }

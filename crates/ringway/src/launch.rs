@@ -31,14 +31,19 @@ fn programs() -> Vec<PathBuf> {
 
 /// Starts a broker at `place` and waits until it says that it is ready.
 pub fn start_broker(place: &Place, uid: u32) -> Result<(), OpenError> {
-    let Some(program) = programs().into_iter().find(|p| p.is_file()) else {
+    let all = programs();
+    let Some(program) = all.iter().find(|p| p.is_file()) else {
+        if let [named] = &all[..] {
+            let text = format!("RINGWAYD names {}, which is not there", named.display());
+            return Err(OpenError::NoBroker(text));
+        }
         let text = "no program `ringwayd` or `ringway` beside this one, in libexec or in PATH: install one, or name it in RINGWAYD";
         return Err(OpenError::NoBroker(text.into()));
     };
     place::make_folder(place, uid).map_err(|e| {
         OpenError::NoBroker(format!("cannot make the folder of {}: {e}", place.socket.display()))
     })?;
-    let mut command = Command::new(&program);
+    let mut command = Command::new(program);
     if program.file_name().is_some_and(|n| n == "ringway") {
         command.args(["broker", "run"]);
     }

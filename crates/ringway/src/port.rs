@@ -300,13 +300,17 @@ impl Port {
         }
     }
 
-    /// What was counted on the rings bound here.
+    /// What was counted on the rings bound here, with what the kernel dropped before it reached them since the queue of the
+    /// interface was opened.
     #[must_use]
     pub fn counters(&self) -> PortCounters {
         let sum = |dir| {
             let mut sum = Counters::default();
             for ring in self.bound.end.bound(dir) {
                 sum.merge(&Counters::read(&ring.handle().shared.state));
+                if let (GrantKind::Nic(nic), Dir::Rx) = (&self.grant().kind, dir) {
+                    ring.add_kernel_drops(nic.path, &mut sum);
+                }
             }
             sum
         };

@@ -197,6 +197,8 @@ pub struct PortInfo {
     pub tx_slots: u32,
     /// Slots of a receive ring.
     pub rx_slots: u32,
+    /// How an interface is reached; `None` for other ports.
+    pub path: Option<&'static str>,
 }
 
 /// An open port, or one thread's share of it. Published cursors are what [`Ring::set_head`] and

@@ -127,6 +127,9 @@ impl<'a> Program<'a> {
             let PortInfo { tx_rings, tx_slots, rx_rings, rx_slots, .. } = info;
             dline!(self.log, "main", "txr {tx_rings} txd {tx_slots} rxr {rx_rings} rxd {rx_slots}");
         }
+        if let Some(path) = info.path.filter(|_| config.verbose) {
+            dline!(self.log, "main", "{} is reached by {path}", config.ifname);
+        }
         let vnet_bytes = self.header(&mut first)?;
         let queues = match config.function.direction() {
             Direction::Receiver => info.rx_rings + info.host_rx_rings,
@@ -305,15 +308,20 @@ impl<'a> Program<'a> {
             for (id, mut device) in devices.into_iter().enumerate() {
                 let worker = self.worker(id, &counters[id], link);
                 let latch = &latch;
-                threads.push(scope.spawn(move || {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
                     // Also when the body panics: the reporter would wait for ever.
                     let _done = CountDown(latch);
                     body(&worker, &mut device)
-                }));
+                });
+                if let Err(error) = &thread {
+                    dline!(self.log, "start_threads", "Unable to create thread {id}: {error}");
+                    latch.count_down();
+                }
+                threads.push(thread);
             }
             self.report(reporter, &counters, &latch);
             for (id, thread) in threads.into_iter().enumerate() {
-                if !matches!(thread.join(), Ok(Ok(()))) {
+                if !matches!(thread.map(|thread| thread.join()), Ok(Ok(Ok(())))) {
                     dline!(self.log, "main_thread", "ouch, thread {id} exited with error");
                 }
             }

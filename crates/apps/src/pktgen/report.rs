@@ -89,8 +89,9 @@ impl<'a> Reporter<'a> {
         self.rates.push_back(pps);
         let rates: Vec<f64> = self.rates.iter().copied().filter(|rate| *rate > 0.0).collect();
         let count = rates.len().max(1) as f64;
-        let mean = rates.iter().sum::<f64>() / count;
-        let variance = rates.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>() / count;
+        // From 0: the sum of no numbers is -0.
+        let mean = rates.iter().fold(0.0, |sum, rate| sum + rate) / count;
+        let variance = rates.iter().fold(0.0, |sum, rate| sum + (rate - mean).powi(2)) / count;
         let plain = self.config.plain;
         format!("[avg/std {}/{} pps]", norm(mean, plain), norm(variance.sqrt(), plain))
     }
@@ -167,7 +168,8 @@ mod tests {
         let config = config("pkt-gen -i x -f tx -A -N -B");
         let counters = [Counters::default()];
         let mut reporter = Reporter::new(&config, Duration::ZERO);
-        let mut line = String::new();
+        let mut line = reporter.line(Duration::ZERO, &counters);
+        assert!(line.starts_with("0 pps [avg/std 0 /0  pps](0 pkts"), "{line}");
         let mut total = 0;
         // The first of these is the 16th from the end.
         for (second, pkts) in (1..).zip([9999].into_iter().chain([0; 13]).chain([2000, 4000])) {

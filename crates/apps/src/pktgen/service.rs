@@ -207,7 +207,7 @@ impl Service {
     /// Opens what the name says, or only ring `ring` of it.
     fn open_bound(&self, request: &OpenRequest, ring: Option<u32>) -> Result<ServiceDevice, OpenError> {
         let name = &request.name;
-        let spec = PortSpec::parse(name).map_err(|error| OpenError(format!("{name}: {error}")))?;
+        let spec = PortSpec::parse(name).map_err(|error| OpenError(line(name, &error)))?;
         let mut builder = self.builder(request)?;
         if let Some(ring) = ring {
             if !matches!(spec.nr_mode, NR_REG_ALL_NIC | NR_REG_NIC_SW) {
@@ -216,7 +216,7 @@ impl Service {
             }
             builder = builder.ring(narrow(ring, "ring")?);
         }
-        let port = builder.open().map_err(|error| OpenError(format!("{name}: {error}")))?;
+        let port = builder.open().map_err(|error| OpenError(line(name, &error)))?;
         let info = info(&port);
         Ok(ServiceDevice { port, name: name.clone(), info, trouble: None })
     }
@@ -240,6 +240,12 @@ impl Service {
     }
 }
 
+/// The error of a port as one line: behind its name, if it does not begin with that itself.
+fn line(name: &str, error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    if text.starts_with(&format!("{name}: ")) { text } else { format!("{name}: {text}") }
+}
+
 /// Rings are counted in 16 bits.
 fn narrow(number: u32, what: &str) -> Result<u16, OpenError> {
     u16::try_from(number).map_err(|_| OpenError(format!("{what} {number} is too large")))
@@ -255,6 +261,7 @@ fn info(port: &Port) -> PortInfo {
         host_rx_rings: 0,
         tx_slots: geometry.tx_slots,
         rx_slots: geometry.rx_slots,
+        path: port.nic_path(),
     }
 }
 

@@ -36,9 +36,12 @@ impl Registry {
     fn lay_out(&self, wish: &RegionWish, private: bool) -> Result<RegionLayout, ControlError> {
         wish.lay_out(private).map_err(|BadPool { name, value }| {
             let prefix = if private { "priv_" } else { "" };
-            let text = format!(
-                "tunable {prefix}{name} is {value}, which is out of range; set it with `ringway tune`"
-            );
+            let name = format!("{prefix}{name}");
+            // Negative ones were laid out as 0.
+            let set = self.tunables.get(&name).filter(|set| *set < 0);
+            let value = set.map_or_else(|| value.to_string(), |set| set.to_string());
+            let text =
+                format!("tunable {name} is {value}, which is out of range; set it with `ringway tune`");
             ControlError::new(Errno::EINVAL, text)
         })
     }

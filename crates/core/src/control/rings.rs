@@ -229,9 +229,11 @@ impl Registry {
         let private = self.regions.get(&region).is_some_and(|r| r.region.private);
         let prefix = if private { "priv_" } else { "" };
         let what = match e {
-            Exhausted::Interfaces => "interface records",
-            Exhausted::Rings => "ring objects (or they are too small for that many slots)",
-            Exhausted::Buffers => "buffers",
+            Exhausted::Interfaces => "interface records left",
+            Exhausted::InterfaceSize => "interface records for that many rings",
+            Exhausted::Rings => "ring objects left",
+            Exhausted::RingSize => "ring objects for that many slots",
+            Exhausted::Buffers => "buffers left",
         };
         let is_own = self.regions.get(&region).is_some_and(|r| r.pages.is_some());
         let remedy = if is_own {
@@ -239,7 +241,7 @@ impl Registry {
         } else {
             format!("raise tunable {prefix}{} (`ringway tune`)", e.tunable())
         };
-        let text = format!("the memory region has no {what} left; {remedy}");
+        let text = format!("the memory region has no {what}; {remedy}");
         ControlError::new(Errno::ENOMEM, text)
     }
 }

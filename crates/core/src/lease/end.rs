@@ -94,6 +94,14 @@ impl EndRing {
         moved || self.handle.is_busy() || self.handle.owned() >= wanted
     }
 
+    /// Adds what the kernel dropped before it reached this RX ring of an interface that is reached so. Nothing once its sockets are
+    /// let go.
+    pub fn add_kernel_drops(&self, path: NicPath, counters: &mut crate::stats::Counters) {
+        if let Some(socket) = self.driver().wake_fd() {
+            path.add_kernel_drops(socket, counters);
+        }
+    }
+
     fn driver(&self) -> MutexGuard<'_, Box<dyn RingDriver>> {
         self.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,7 +5,7 @@ use super::{MAX_QUEUES, NicGrant, NicPath, NicQueue, NicRequest};
 use crate::adapter::packet::BATCH;
 use crate::control::ControlError;
 use crate::pool::Region;
-use crate::stats::{Counters, Drop};
+use crate::stats::Counters;
 use ringway_abi::{Errno, NicMode};
 use ringway_os::bpf::{BpfError, MissingCapabilities, XdpLink, XdpProgram, XskMap};
 use ringway_os::link::{Link, XdpMode};
@@ -137,12 +137,8 @@ impl NicDevice {
 
     /// Adds what the kernel dropped before it reached the RX ring, since the queue was opened.
     pub(crate) fn add_kernel_drops(&self, index: u16, counters: &mut Counters) {
-        let Some((socket, _)) = self.queue(index).filter(|_| self.path != Some(NicPath::Packet)) else {
-            return;
-        };
-        if let Ok(s) = ringway_os::xdp::statistics(socket) {
-            counters.add_drops(Drop::ReceiverFull, s.rx_ring_full + s.rx_fill_ring_empty_descs);
-            counters.add_drops(Drop::Device, s.rx_dropped);
+        if let (Some((socket, _)), Some(path)) = (self.queue(index), self.path) {
+            path.add_kernel_drops(socket, counters);
         }
     }
 

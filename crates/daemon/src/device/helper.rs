@@ -65,7 +65,7 @@ fn serve(task: &Task, mut channel: &UnixStream) -> Result<(), String> {
     proc::keep_capabilities(proc::DEVICE_CAPABILITIES)
         .map_err(|e| format!("cannot give up capabilities: {e}"))?;
     ringway_os::bytes::forbid_own_memory();
-    ringway_os::sys::raise_open_files();
+    ringway_os::sys::raise_limits();
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.mount_options = vec![

@@ -1,6 +1,6 @@
 //! `ringway broker run|status|audit|stop`.
 
-use crate::{Failure, print};
+use crate::{Failure, print, shown};
 use clap::Subcommand;
 use ringway::Broker;
 use ringwayd::listing::{Audit, Status};
@@ -62,7 +62,11 @@ fn audit(json: bool) -> Result<(), Failure> {
     for l in &audit.locks {
         print(&format!(
             "{} {} ring {}: process {} holds the {} lock\n",
-            l.port, l.dir, l.ring, l.pid, l.kind
+            shown(&l.port),
+            l.dir,
+            l.ring,
+            l.pid,
+            l.kind
         ))?;
     }
     Ok(())

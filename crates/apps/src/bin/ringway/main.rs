@@ -52,6 +52,11 @@ impl Failure {
         Failure { text: text.into(), status: 2 }
     }
 
+    /// It has been told already.
+    fn told(status: u8) -> Self {
+        Failure { text: String::new(), status }
+    }
+
     /// It ran, and nothing moved: status 1.
     fn nothing(text: impl Into<String>) -> Self {
         Failure { text: text.into(), status: 1 }
@@ -62,6 +67,16 @@ impl<E: std::error::Error> From<E> for Failure {
     fn from(e: E) -> Self {
         Failure::new(e.to_string())
     }
+}
+
+/// A name that somebody chose, for a terminal: without characters that would command it.
+fn shown(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect()
+}
+
+/// Why a thread cannot be had.
+fn no_thread(e: &std::io::Error) -> Failure {
+    Failure::new(format!("cannot start a thread: {e}"))
 }
 
 /// Prints to standard output; a reader that went away is no error.
@@ -90,7 +105,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("ringway: {}", failure.text);
+            if !failure.text.is_empty() {
+                eprintln!("ringway: {}", failure.text);
+            }
             ExitCode::from(failure.status)
         }
     }

@@ -1,6 +1,6 @@
 //! `ringway ports`: every port, who holds it, what moves and what is lost.
 
-use crate::{Failure, print};
+use crate::{Failure, print, shown};
 use comfy_table::{Table, presets};
 use ringway::Broker;
 use ringwayd::listing::{Port, Traffic};
@@ -14,8 +14,13 @@ pub struct PortsArgs {
     #[arg(long)]
     json: bool,
     /// Seconds over which rates are taken
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.2)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.2, value_parser = seconds)]
     interval: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|s| Duration::try_from_secs_f64(*s).is_ok());
+    seconds.ok_or_else(|| "must be a number of seconds".into())
 }
 
 /// A port with its rates, in packets per second.
@@ -61,7 +66,7 @@ pub fn run(args: &PortsArgs) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
-        "port", "kind", "lease", "rings", "held by", "tx pps", "rx pps", "sent", "received", "drops",
+        "port", "kind", "mode", "lease", "rings", "held by", "tx pps", "rx pps", "sent", "received", "drops",
     ]);
     for l in &lines {
         table.add_row(row(l));
@@ -72,9 +77,9 @@ pub fn run(args: &PortsArgs) -> Result<(), Failure> {
 fn row(l: &Line) -> Vec<String> {
     let p = &l.port;
     if !p.visible {
-        let mut cells = vec![p.name.clone(), p.kind.clone(), String::new(), String::new()];
+        let mut cells = vec![shown(&p.name), p.kind.clone(), String::new(), String::new(), String::new()];
         cells.push(format!("user {}", p.owner));
-        cells.resize(10, String::new());
+        cells.resize(11, String::new());
         return cells;
     }
     let count = |dir: &str| p.rings.iter().filter(|r| r.dir == dir).count();
@@ -86,8 +91,9 @@ fn row(l: &Line) -> Vec<String> {
     }
     let drops: Vec<String> = drops.iter().map(|(name, n)| format!("{n} {name}")).collect();
     vec![
-        p.name.clone(),
-        if p.watches.is_empty() { p.kind.clone() } else { format!("{} of {}", p.kind, p.watches) },
+        shown(&p.name),
+        if p.watches.is_empty() { p.kind.clone() } else { format!("{} of {}", p.kind, shown(&p.watches)) },
+        p.mode.clone(),
         p.lease.clone(),
         rings,
         if holders.is_empty() { "nobody".into() } else { holders.join("; ") },

@@ -2,7 +2,7 @@
 
 use super::report::Message;
 use super::{GenArgs, TICK};
-use crate::Failure;
+use crate::{Failure, no_thread};
 use ringway::{Netmap, Port, SyncError};
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,11 +17,12 @@ pub fn open(netmap: &Netmap, name: &str, i: u16, args: &GenArgs) -> Result<Port,
 }
 
 /// Sets `stop` when the parent closes our standard input, or is gone.
-pub fn stop_with_parent(stop: &'static AtomicBool) {
-    std::thread::spawn(move || {
+pub fn stop_with_parent(stop: &'static AtomicBool) -> Result<(), Failure> {
+    let thread = std::thread::Builder::new().spawn(move || {
         let _ = std::io::stdin().read(&mut [0; 1]);
         stop.store(true, Relaxed);
     });
+    thread.map(drop).map_err(|e| no_thread(&e))
 }
 
 /// What a thread works on: its port, what it keeps, and the packets that it has counted.
@@ -42,11 +43,13 @@ pub fn in_threads<T: Send, R: Send>(
         for (port, state, count) in parts {
             let count: &AtomicU64 = count;
             counts.push(count);
-            threads.push(scope.spawn(move || {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
                 let result = work(state, port, stop, count);
                 stop.store(true, Relaxed);
                 result
-            }));
+            });
+            // The threads that run end before the scope does.
+            threads.push(thread.inspect_err(|_| stop.store(true, Relaxed)).map_err(|e| no_thread(&e))?);
         }
         while !stop.load(Relaxed) {
             std::thread::park_timeout(TICK);

@@ -1,12 +1,13 @@
 //! Both halves and the engine in one thread of this process.
 
-use super::GenArgs;
 use super::receiver::Got;
 use super::report::{Final, Summary};
-use super::sender::Sender;
+use super::sender::{Sender, fits};
+use super::{GenArgs, interruptible};
 use crate::Failure;
 use ringway::Netmap;
 use ringway_os::sys::{monotonic_nanos, process_cpu_nanos};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Sends and receives in turns until the time is over.
 pub fn run(args: &GenArgs) -> Result<Summary, Failure> {
@@ -16,12 +17,14 @@ pub fn run(args: &GenArgs) -> Result<Summary, Failure> {
     let netmap = Netmap::embedded();
     let open = |name| netmap.builder(name).slots(args.slots).open();
     let (mut a, mut b) = (open(&args.a)?, open(&args.b)?);
+    fits(&args.frames()?, &mut a)?;
+    let interrupted = interruptible()?;
     let (mut sender, mut got) = (Sender::new(args)?, Got::new(args)?);
     let (cpu, wall) = (process_cpu_nanos(), monotonic_nanos());
     let end = wall + (args.duration * 1e9) as u64;
     let mut sent = 0u64;
     let mut rounds = 0u32;
-    while !rounds.is_multiple_of(64) || monotonic_nanos() < end {
+    while !rounds.is_multiple_of(64) || (monotonic_nanos() < end && !interrupted.load(Relaxed)) {
         rounds = rounds.wrapping_add(1);
         let mut tx = a.tx(0);
         sent += u64::from(sender.fill(&mut tx, args.batch));
@@ -49,6 +52,7 @@ pub fn run(args: &GenArgs) -> Result<Summary, Failure> {
         wall_ns,
         syncs: tx.syncs,
         drops,
+        path: a.nic_path().map(str::to_owned),
         ..Final::default()
     };
     let received = Final {
@@ -57,6 +61,7 @@ pub fn run(args: &GenArgs) -> Result<Summary, Failure> {
         cpu_ns: cpu_ns / 2,
         wall_ns,
         latency_ns: Got::percentiles(&[got])?,
+        path: b.nic_path().map(str::to_owned),
         ..Final::default()
     };
     Ok(Summary::new(args, &sent, &received))

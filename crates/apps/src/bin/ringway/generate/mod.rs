@@ -9,14 +9,17 @@ mod receiver;
 mod report;
 mod sender;
 
-use crate::{Failure, print};
+use crate::{Failure, no_thread, print};
 use report::{Final, Message, Summary};
 use ringway_apps::addr::Mac;
 use ringway_apps::capture::{LINK_ETHERNET, Reader};
+use ringway_apps::interrupt::handle_control_c;
 use ringway_apps::traffic::FrameSpec;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -48,16 +51,16 @@ pub struct GenArgs {
     /// Port to receive on
     b: String,
     /// Bytes of a frame, without checksum
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(42..=32768))]
+    #[arg(long, default_value_t = 60, conflicts_with = "pcap", value_parser = clap::value_parser!(u16).range(42..=32768))]
     size: u16,
     /// Seconds to send
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     duration: f64,
     /// Packets per second (default: as many as possible)
-    #[arg(long, value_parser = positive)]
+    #[arg(long, value_parser = rate)]
     rate: Option<f64>,
     /// Frames that differ in address and port
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, default_value_t = 1, conflicts_with = "pcap", value_parser = clap::value_parser!(u32).range(1..=65536))]
     flows: u32,
     /// Threads (and rings) on each side
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
@@ -94,9 +97,25 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+/// From a packet in a quarter of an hour to one in a picosecond.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if (0.001..=1e12).contains(&x) => Ok(x),
+        _ => Err("must be a number from 0.001 to 1e12".into()),
+    }
+}
+
 impl GenArgs {
     /// The frames to send.
     fn frames(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        let frames = self.all_frames()?;
+        if self.latency && frames.iter().any(|f| f.len() < STAMPED_BYTES) {
+            return Err(Failure::new(format!("--latency needs frames of {STAMPED_BYTES} bytes or more")));
+        }
+        Ok(frames)
+    }
+
+    fn all_frames(&self) -> Result<Vec<Vec<u8>>, Failure> {
         if let Some(path) = &self.pcap {
             let file =
                 std::fs::File::open(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
@@ -115,9 +134,6 @@ impl GenArgs {
             }
             return Ok(out);
         }
-        if self.latency && usize::from(self.size) < STAMPED_BYTES {
-            return Err(Failure::new(format!("--latency needs frames of {STAMPED_BYTES} bytes or more")));
-        }
         let spec = FrameSpec {
             size: self.size.into(),
             flows: self.flows,
@@ -131,6 +147,10 @@ impl GenArgs {
 
 /// Runs the command.
 pub fn run(args: &GenArgs) -> Result<(), Failure> {
+    if args.role.is_some() {
+        // Control-C in a terminal reaches us too, but who ends us is our parent.
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::default())?;
+    }
     match args.role {
         Some(Role::Tx) => return sender::run(args),
         Some(Role::Rx) => return receiver::run(args),
@@ -169,10 +189,11 @@ impl Party {
             .args(["--role", role])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()?;
+            .spawn()
+            .map_err(|e| Failure::new(format!("cannot start the {name}: {e}")))?;
         let (tell, said) = channel();
         let out = child.stdout.take().ok_or_else(|| Failure::new("no pipe"))?;
-        std::thread::spawn(move || {
+        let reader = std::thread::Builder::new().spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 let Ok(message) = serde_json::from_str(&line) else { return };
                 if tell.send(message).is_err() {
@@ -180,21 +201,24 @@ impl Party {
                 }
             }
         });
+        reader.map_err(|e| no_thread(&e))?;
         let stdin = child.stdin.take();
         Ok(Party { name, child, stdin, said })
     }
 
     /// The next message; None when the time is over.
-    fn hear(&self, limit: Duration) -> Result<Option<Message>, Failure> {
+    fn hear(&mut self, limit: Duration) -> Result<Option<Message>, Failure> {
         match self.said.recv_timeout(limit) {
             Ok(m) => Ok(Some(m)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            // It has said why on standard error.
-            Err(RecvTimeoutError::Disconnected) => Err(Failure::new(format!("the {} ended", self.name))),
+            Err(RecvTimeoutError::Disconnected) => Err(match self.child.wait()?.code() {
+                Some(status @ 1..=2) => Failure::told(status as u8),
+                _ => Failure::new(format!("the {} was killed", self.name)),
+            }),
         }
     }
 
-    fn wait_ready(&self) -> Result<(), Failure> {
+    fn wait_ready(&mut self) -> Result<(), Failure> {
         match self.hear(Duration::from_secs(30))? {
             Some(Message::Ready) => Ok(()),
             _ => Err(Failure::new(format!("the {} does not get ready", self.name))),
@@ -207,8 +231,16 @@ impl Party {
     }
 }
 
+/// Set by control-C: the end of the run, with its table.
+fn interruptible() -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::new(AtomicBool::new(false));
+    handle_control_c(&flag)?;
+    Ok(flag)
+}
+
 fn parent(args: &GenArgs) -> Result<Summary, Failure> {
     args.frames()?; // Mistakes are told once.
+    let interrupted = interruptible()?;
     let mut rx = Party::start("receiver", "rx")?;
     rx.wait_ready()?;
     let mut tx = Party::start("sender", "tx")?;
@@ -238,7 +270,8 @@ fn parent(args: &GenArgs) -> Result<Summary, Failure> {
             _ => {}
         }
         live.show(began.elapsed(), tx_now, rx_now);
-        if sent.is_none() && began.elapsed().as_secs_f64() >= args.duration {
+        let over = began.elapsed().as_secs_f64() >= args.duration || interrupted.load(Relaxed);
+        if sent.is_none() && over {
             tx.stop();
         }
         if let Some(end) = &sent {

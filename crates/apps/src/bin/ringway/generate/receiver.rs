@@ -2,6 +2,7 @@
 
 use super::child::{in_threads, open, stop_with_parent};
 use super::report::{Final, Message};
+use super::sender::add_drops;
 use super::{GenArgs, RECEIVER_MAC, STAMP_OFS};
 use crate::Failure;
 use hdrhistogram::Histogram;
@@ -144,22 +145,22 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
         }
         parts.push((port, Got::new(args)?, AtomicU64::new(0)));
     }
+    let before: Vec<_> = parts.iter().map(|(port, ..)| port.counters().rx).collect();
     Message::Ready.say();
-    stop_with_parent(&STOP);
+    stop_with_parent(&STOP)?;
     let spans = in_threads(&mut parts, &args.b, &STOP, receive)?;
-    let mut end = Final::default();
+    let path = parts.first().and_then(|(port, ..)| port.nic_path());
+    let mut end = Final { path: path.map(str::to_owned), ..Final::default() };
     let first = spans.iter().filter_map(|s| s.first).map(|(wall, _)| wall).min();
     let last = spans.iter().map(|s| s.last.0).max().unwrap_or(0);
     end.wall_ns = first.map_or(0, |f| last.saturating_sub(f));
     end.cpu_ns = spans.iter().filter_map(|s| Some(s.last.1.saturating_sub(s.first?.1))).sum();
-    for (port, got, _) in &parts {
+    for ((port, got, _), old) in parts.iter().zip(before) {
         let c = port.counters().rx;
         end.packets += got.packets;
         end.bytes += got.bytes;
-        end.syncs += c.syncs;
-        for (name, n) in c.drops_by_name() {
-            *end.drops.entry(name.to_owned()).or_default() += n;
-        }
+        end.syncs += c.syncs - old.syncs;
+        add_drops(&mut end, &c, &old);
     }
     std::hint::black_box(parts.iter().fold(process_cpu_nanos(), |s, (_, got, _)| s.wrapping_add(got.sum)));
     let got: Vec<Got> = parts.into_iter().map(|(_, got, _)| got).collect();

@@ -48,6 +48,8 @@ pub struct Final {
     pub drops: BTreeMap<String, u64>,
     /// Nanoseconds from send to receive: name of the percentile and value.
     pub latency_ns: BTreeMap<String, u64>,
+    /// How the port's interface is reached, if it has one.
+    pub path: Option<String>,
 }
 
 /// The whole result.
@@ -57,6 +59,12 @@ pub struct Summary {
     pub from: String,
     /// Port that received.
     pub to: String,
+    /// How their interfaces are reached (`xdp native copy` and the like).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_mode: Option<String>,
+    /// See `from_mode`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_mode: Option<String>,
     /// Packets sent.
     pub sent: u64,
     /// Packets received.
@@ -97,6 +105,8 @@ impl Summary {
         Summary {
             from: args.a.clone(),
             to: args.b.clone(),
+            from_mode: sent.path.clone(),
+            to_mode: received.path.clone(),
             sent: sent.packets,
             received: received.packets,
             lost,
@@ -116,8 +126,9 @@ impl Summary {
         let mut row = |name: &str, value: String| {
             t.add_row([name.to_owned(), value]);
         };
-        row("sent", format!("{} packets on {}", self.sent, self.from));
-        row("received", format!("{} packets on {}", self.received, self.to));
+        let by = |mode: &Option<String>| mode.as_ref().map_or_else(String::new, |m| format!(" ({m})"));
+        row("sent", format!("{} packets on {}{}", self.sent, self.from, by(&self.from_mode)));
+        row("received", format!("{} packets on {}{}", self.received, self.to, by(&self.to_mode)));
         let total: u64 = self.lost.values().sum();
         let why: Vec<String> = self.lost.iter().map(|(name, n)| format!("{n} {name}")).collect();
         row("lost", if why.is_empty() { "0".into() } else { format!("{total} ({})", why.join(", ")) });

@@ -4,8 +4,10 @@ use super::child::{in_threads, open, stop_with_parent};
 use super::report::{Final, Message};
 use super::{GenArgs, STAMP_OFS};
 use crate::Failure;
-use ringway::{Interest, Netmap, Port, SyncError, TxRing};
+use ringway::{Counters, Interest, Netmap, Port, SyncError, TxRing};
+use ringway_os::link::Link;
 use ringway_os::sys::{monotonic_nanos, process_cpu_nanos};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -131,6 +133,45 @@ impl Sender {
     }
 }
 
+/// Slots of one frame, at most: a receiver of a switch counts them in 8 bits, and netmap takes no more.
+const MAX_FRAGS: usize = 64;
+
+/// Bytes of a frame that the MTU of an interface does not count.
+const ETHERNET_BYTES: usize = 14;
+
+/// Refuses frames that this port can never send.
+pub fn fits(frames: &[Vec<u8>], port: &mut Port) -> Result<(), Failure> {
+    let tx = port.get_tx(0).ok_or_else(|| Failure::new("the port has no ring to send with"))?;
+    let longest = frames.iter().map(Vec::len).max().unwrap_or(0);
+    let slots = MAX_FRAGS.min(tx.num_slots().saturating_sub(1) as usize);
+    let most = slots * tx.buf_size();
+    if longest > most {
+        let bytes = tx.buf_size();
+        let text = format!("a frame of {longest} bytes does not fit: {slots} slots of {bytes} bytes at most");
+        return Err(Failure::new(text));
+    }
+    drop(tx);
+    // The kernel drops those without a word. An interface that does not tell its MTU may take them.
+    let link = port.nic_path().and_then(|_| Link::by_name(port.name()).ok());
+    match link.map(|link| link.mtu as usize) {
+        Some(mtu) if longest > mtu + ETHERNET_BYTES => Err(Failure::new(format!(
+            "a frame of {longest} bytes does not fit the MTU of {mtu} bytes (and {ETHERNET_BYTES} of header)"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What a ring dropped since its counters were `old`.
+pub fn add_drops(end: &mut Final, now: &Counters, old: &Counters) {
+    let before: BTreeMap<_, _> = old.drops_by_name().collect();
+    for (name, n) in now.drops_by_name() {
+        let new = n.saturating_sub(before.get(name).copied().unwrap_or(0));
+        if new > 0 {
+            *end.drops.entry(name.to_owned()).or_default() += new;
+        }
+    }
+}
+
 /// The child that sends.
 pub fn run(args: &GenArgs) -> Result<(), Failure> {
     static STOP: AtomicBool = AtomicBool::new(false);
@@ -139,24 +180,28 @@ pub fn run(args: &GenArgs) -> Result<(), Failure> {
     for i in 0..args.threads {
         parts.push((open(&netmap, &args.a, i, args)?, Sender::new(args)?, AtomicU64::new(0)));
     }
+    let frames = args.frames()?;
+    for (port, ..) in &mut parts {
+        fits(&frames, port).map_err(|e| Failure::new(format!("{}: {}", args.a, e.text)))?;
+    }
+    let path = parts.first().and_then(|(port, ..)| port.nic_path());
     let before: Vec<_> = parts.iter().map(|(port, ..)| port.counters().tx).collect();
     Message::Ready.say();
-    stop_with_parent(&STOP);
+    stop_with_parent(&STOP)?;
     let (cpu, wall) = (process_cpu_nanos(), monotonic_nanos());
     in_threads(&mut parts, &args.a, &STOP, Sender::send)?;
     let mut end = Final {
         packets: parts.iter().map(|(.., count)| count.load(Relaxed)).sum(),
         wall_ns: monotonic_nanos() - wall,
         cpu_ns: process_cpu_nanos() - cpu,
+        path: path.map(str::to_owned),
         ..Final::default()
     };
     for ((port, ..), old) in parts.iter().zip(before) {
         let now = port.counters().tx;
         end.bytes += now.bytes - old.bytes;
         end.syncs += now.syncs - old.syncs;
-        for (name, n) in now.drops_by_name() {
-            *end.drops.entry(name.to_owned()).or_default() += n;
-        }
+        add_drops(&mut end, &now, &old);
     }
     Message::Final(Box::new(end)).say();
     Ok(())
