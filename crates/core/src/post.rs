@@ -80,11 +80,12 @@ impl RingHandle {
         state.post.head.store(head, Relaxed);
         let ticket = state.post.posted.load().wrapping_add(1);
         state.post.posted.publish(ticket);
-        if state.ack.sleep.take(u32::MAX) {
+        let woken = state.ack.sleep.take(u32::MAX);
+        if woken {
             worker.ring();
         }
         source.serve();
-        if wait && !self.wait_for_ack(ticket, source) {
+        if wait && !self.wait_for_ack(ticket, woken, source) {
             // The broker is gone, or hangs.
             return SyncOutcome::Skipped;
         }
@@ -127,10 +128,16 @@ impl RingHandle {
     }
 
     /// Until the post counts as acknowledged, or the ring is given back. False if neither happens: soon, if the broker is gone.
-    fn wait_for_ack(&self, ticket: u32, source: &mut dyn PeerSource) -> bool {
+    /// `woken`: the worker slept, and has been rung for.
+    fn wait_for_ack(&self, ticket: u32, woken: bool, source: &mut dyn PeerSource) -> bool {
         let state = &*self.shared.state;
         // When a ring changes hands, what is posted counts as acknowledged, done or not: `hands` tells.
         let over = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0 || !self.is_brokered();
+        if woken && !over() {
+            // As likely as not the system has put it on our own processor, where it runs when we let it; on another one it is not awake
+            // sooner than a yield is over.
+            ringway_os::sys::yield_now();
+        }
         for _ in 0..SPINS {
             if over() {
                 return true;
