@@ -55,8 +55,9 @@ impl Spinner {
     /// Looks on until `moved`, but not past `deadline`; `now` is the time. `together`: the far side last ran on our own processor. Returns
     /// what `moved` said last.
     pub fn spin(&mut self, together: bool, moved: impl Fn() -> bool, mut now: u64, deadline: u64) -> bool {
-        if let Some((nanos, batch)) = self.slept.take() {
-            self.learn(nanos, batch);
+        if let Some((nanos, batch)) = self.slept.take()
+            && self.learn(nanos, batch)
+        {
             now = monotonic_nanos();
         }
         if self.resting > 0 {
@@ -107,12 +108,17 @@ impl Spinner {
         self.slept = Some((nanos, batch));
     }
 
-    fn learn(&mut self, nanos: u64, batch: bool) {
+    /// True if that took its time, since the system had to be asked.
+    fn learn(&mut self, nanos: u64, batch: bool) -> bool {
         if nanos <= MAX_SPIN_NANOS || batch && nanos <= MAX_BATCH_SLEEP_NANOS {
             self.spin_nanos = (2 * self.spin_nanos).clamp(FIRST_SPIN_NANOS, MAX_SPIN_NANOS);
-        } else if self.spin_nanos > 0 && !self.was_late(nanos) {
+            return false;
+        }
+        let asks = self.spin_nanos > 0;
+        if asks && !self.was_late(nanos) {
             self.spin_nanos = if self.spin_nanos < 2 * MIN_SPIN_NANOS { 0 } else { self.spin_nanos / 2 };
         }
+        asks
     }
 
     /// True if a sleep was long because others had the processor when it was over, not because nothing came.
