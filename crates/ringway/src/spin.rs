@@ -19,6 +19,8 @@ const MIN_SPIN_NANOS: u64 = 2_000;
 const LOOKS: u32 = 32;
 /// Yields to a peer on the same processor that change nothing, before we sleep.
 const YIELDS: u32 = 4;
+/// The same, where yields take so long that somebody seems to run each time.
+const MAX_YIELDS: u32 = 64;
 /// A yield that is over sooner has let nobody run.
 const IDLE_YIELD_NANOS: u64 = 1_000;
 /// One that takes longer has let a stranger run, who keeps the processor for a whole slice; a wake-up would have preempted him.
@@ -133,7 +135,10 @@ impl Spinner {
     /// a batch.
     fn take_turns(&mut self, moved: impl Fn() -> bool, now: u64, deadline: u64) -> bool {
         let (mut last, mut idle) = (now, 0);
-        while idle < YIELDS && last < deadline {
+        for _ in 0..MAX_YIELDS {
+            if idle >= YIELDS || last >= deadline {
+                break;
+            }
             yield_now();
             let found = moved();
             let now = monotonic_nanos();
@@ -193,6 +198,16 @@ mod tests {
             s.learn(2 * MAX_SPIN_NANOS, true);
         }
         assert_eq!(s.spin_nanos, MAX_SPIN_NANOS);
+    }
+
+    #[test]
+    fn yields_end_also_where_each_takes_long() {
+        let slow = || {
+            let end = monotonic_nanos() + 2 * IDLE_YIELD_NANOS;
+            while monotonic_nanos() < end {}
+            false
+        };
+        assert!(!Spinner::default().spin(true, slow, monotonic_nanos(), u64::MAX));
     }
 
     #[test]
