@@ -133,16 +133,20 @@ impl RingHandle {
         let state = &*self.shared.state;
         // When a ring changes hands, what is posted counts as acknowledged, done or not: `hands` tells.
         let over = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0 || !self.is_brokered();
-        if woken && !over() {
-            // As likely as not the system has put it on our own processor, where it runs when we let it; on another one it is not awake
-            // sooner than a yield is over.
-            ringway_os::sys::yield_now();
-        }
+        // A worker that slept the system may have put on our own processor, wherever it was before: there it runs when we let it, and
+        // elsewhere it is not awake sooner than a yield is over.
+        let here = state.ack.cpu.load(Relaxed) == ringway_os::sys::this_cpu_plus_1();
+        let mut yields = if here { YIELDS } else { woken.into() };
         for _ in 0..SPINS {
             if over() {
                 return true;
             }
-            std::hint::spin_loop();
+            if yields > 0 {
+                yields -= 1;
+                ringway_os::sys::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
         }
         for i in 0..YIELDS + NAPS {
             if over() {
