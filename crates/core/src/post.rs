@@ -58,14 +58,15 @@ impl RingHandle {
             Ok(ticket) => ticket,
             Err(bad) => return SyncOutcome::BadRing(bad),
         };
-        if state.ack.sleep.take(u32::MAX) {
+        let woken = state.ack.sleep.take(u32::MAX);
+        if woken {
             worker.ring();
         }
         source.serve();
         if !wait {
             return SyncOutcome::Done;
         }
-        if !self.wait_for_ack(ticket, source) {
+        if !self.wait_for_ack(ticket, woken, source) {
             return SyncOutcome::Skipped;
         }
         match self.lock_posts(me, source) {
@@ -177,15 +178,25 @@ impl RingHandle {
     }
 
     /// Until the post counts as acknowledged, or the ring is given back. False if neither happens: soon, if the broker is gone.
-    fn wait_for_ack(&self, ticket: u32, source: &mut dyn PeerSource) -> bool {
+    /// `woken`: the worker slept, and has been rung for.
+    fn wait_for_ack(&self, ticket: u32, woken: bool, source: &mut dyn PeerSource) -> bool {
         let state = &*self.shared.state;
         // When a ring changes hands, what is posted counts as acknowledged, done or not: `hands` tells.
         let over = || state.ack.acked.load().wrapping_sub(ticket) as i32 >= 0 || !self.is_brokered();
+        // A worker that slept the system may have put on our own processor, wherever it was before: there it runs when we let it, and
+        // elsewhere it is not awake sooner than a yield is over.
+        let here = state.ack.cpu.load(Relaxed) == ringway_os::sys::this_cpu_plus_1();
+        let mut yields = if here { YIELDS } else { woken.into() };
         for _ in 0..SPINS {
             if over() {
                 return true;
             }
-            std::hint::spin_loop();
+            if yields > 0 {
+                yields -= 1;
+                ringway_os::sys::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
         }
         for i in 0..YIELDS + NAPS {
             if over() {

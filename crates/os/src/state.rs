@@ -133,6 +133,8 @@ pub struct AckLine {
     pub sleep: SleepWord,
     /// Changes whenever the ring is taken over, to an odd number, or given back, to an even one; before `acked` does (broker writes).
     pub hands: Cursor,
+    /// Processor on which the worker last served this ring, plus 1; 0: not known (broker writes before `acked`).
+    pub cpu: AtomicU32,
 }
 
 /// Of the first bound ring of a descriptor in CSB mode: its sync loop.

@@ -157,8 +157,21 @@ impl Link {
         self.backend.attachment().ok_or(SyncError::BrokerGone)
     }
 
+    /// As [`Link::enter`], for who sends: true if he must call [`Link::look_at_clock`] after the sync. Asking whether the broker is there
+    /// takes a system call, which a frame need not wait for.
+    #[inline]
+    pub fn enter_now(&self) -> Result<(u32, bool), SyncError> {
+        let left = self.countdown.load(Relaxed);
+        if left == 0 && self.is_dead() {
+            return Err(SyncError::BrokerGone);
+        }
+        self.countdown.store(left.saturating_sub(1), Relaxed);
+        Ok((self.backend.attachment().ok_or(SyncError::BrokerGone)?, left == 0))
+    }
+
+    /// What is due when the countdown of syncs is over.
     #[cold]
-    fn look_at_clock(&self) -> Result<(), SyncError> {
+    pub fn look_at_clock(&self) -> Result<(), SyncError> {
         if self.dead.load(Relaxed) {
             // The countdown stays at its end: every later sync fails.
             return Err(SyncError::BrokerGone);
@@ -176,6 +189,11 @@ impl Link {
             self.check()?;
         }
         Ok(())
+    }
+
+    /// A sleep that a hang-up would have ended is over, at `now`, and there was none: no need to ask before the next sync.
+    pub fn seen_alive(&self, now: u64) {
+        self.last_check.store(now, Relaxed);
     }
 
     /// True once the registry was found gone.
@@ -288,6 +306,22 @@ mod tests {
             assert_eq!(link.enter(), Err(SyncError::BrokerGone));
         }
         assert_eq!(link.check(), Err(SyncError::BrokerGone));
+    }
+
+    #[test]
+    fn a_sender_notices_a_broker_that_died_after_its_sync() {
+        let alive = Arc::new(AtomicBool::new(true));
+        let link = Link::new(Box::new(Mortal(alive.clone())), Arc::default());
+        alive.store(false, SeqCst);
+        let found = loop {
+            let (me, is_due) = link.enter_now().expect("nobody has looked yet");
+            assert_eq!(me, 7);
+            if is_due && link.look_at_clock().is_err() {
+                break link.enter_now();
+            }
+        };
+        assert_eq!(found, Err(SyncError::BrokerGone));
+        assert_eq!(link.enter(), Err(SyncError::BrokerGone));
     }
 
     #[test]

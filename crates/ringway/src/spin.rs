@@ -19,6 +19,8 @@ const MIN_SPIN_NANOS: u64 = 2_000;
 const LOOKS: u32 = 32;
 /// Yields to a peer on the same processor that change nothing, before we sleep.
 const YIELDS: u32 = 4;
+/// The same, where yields take so long that somebody seems to run each time.
+const MAX_YIELDS: u32 = 64;
 /// A yield that is over sooner has let nobody run.
 const IDLE_YIELD_NANOS: u64 = 1_000;
 /// One that takes longer has let a stranger run, who keeps the processor for a whole slice; a wake-up would have preempted him.
@@ -55,8 +57,9 @@ impl Spinner {
     /// Looks on until `moved`, but not past `deadline`; `now` is the time. `together`: the far side last ran on our own processor. Returns
     /// what `moved` said last.
     pub fn spin(&mut self, together: bool, moved: impl Fn() -> bool, mut now: u64, deadline: u64) -> bool {
-        if let Some((nanos, batch)) = self.slept.take() {
-            self.learn(nanos, batch);
+        if let Some((nanos, batch)) = self.slept.take()
+            && self.learn(nanos, batch)
+        {
             now = monotonic_nanos();
         }
         if self.resting > 0 {
@@ -107,12 +110,17 @@ impl Spinner {
         self.slept = Some((nanos, batch));
     }
 
-    fn learn(&mut self, nanos: u64, batch: bool) {
+    /// True if that took its time, since the system had to be asked.
+    fn learn(&mut self, nanos: u64, batch: bool) -> bool {
         if nanos <= MAX_SPIN_NANOS || batch && nanos <= MAX_BATCH_SLEEP_NANOS {
             self.spin_nanos = (2 * self.spin_nanos).clamp(FIRST_SPIN_NANOS, MAX_SPIN_NANOS);
-        } else if self.spin_nanos > 0 && !self.was_late(nanos) {
+            return false;
+        }
+        let asks = self.spin_nanos > 0;
+        if asks && !self.was_late(nanos) {
             self.spin_nanos = if self.spin_nanos < 2 * MIN_SPIN_NANOS { 0 } else { self.spin_nanos / 2 };
         }
+        asks
     }
 
     /// True if a sleep was long because others had the processor when it was over, not because nothing came.
@@ -127,7 +135,10 @@ impl Spinner {
     /// a batch.
     fn take_turns(&mut self, moved: impl Fn() -> bool, now: u64, deadline: u64) -> bool {
         let (mut last, mut idle) = (now, 0);
-        while idle < YIELDS && last < deadline {
+        for _ in 0..MAX_YIELDS {
+            if idle >= YIELDS || last >= deadline {
+                break;
+            }
             yield_now();
             let found = moved();
             let now = monotonic_nanos();
@@ -187,6 +198,16 @@ mod tests {
             s.learn(2 * MAX_SPIN_NANOS, true);
         }
         assert_eq!(s.spin_nanos, MAX_SPIN_NANOS);
+    }
+
+    #[test]
+    fn yields_end_also_where_each_takes_long() {
+        let slow = || {
+            let end = monotonic_nanos() + 2 * IDLE_YIELD_NANOS;
+            while monotonic_nanos() < end {}
+            false
+        };
+        assert!(!Spinner::default().spin(true, slow, monotonic_nanos(), u64::MAX));
     }
 
     #[test]

@@ -352,10 +352,13 @@ impl<'p> View<'p> {
     #[inline]
     pub fn sync(&mut self, flags: SyncFlags) -> Result<(), SyncError> {
         self.publish();
-        let me = self.link.enter()?;
+        let (me, is_due) = self.link.enter_now()?;
         let mut source = self.link;
         let outcome = self.context.sync(self.handle, self.driver, me, flags, &mut source);
         self.reload();
+        if is_due {
+            self.link.look_at_clock()?;
+        }
         settle(outcome, self.handle, self.index)
     }
 

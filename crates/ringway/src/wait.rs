@@ -305,9 +305,10 @@ impl Bound {
                 let left = (deadline != u64::MAX).then(|| Duration::from_nanos(deadline.saturating_sub(now)));
                 let watch = kit.watch(self, wish.watch).cloned();
                 let slept = watch.and_then(|w| w.take(self, &mut kit.events, left));
-                slept_nanos = Some(monotonic_nanos() - now);
+                let awake = monotonic_nanos();
+                slept_nanos = Some(awake - now);
                 match slept {
-                    Ok(true) => {}
+                    Ok(true) => self.link.seen_alive(awake),
                     Ok(false) if wish.on_signal && monotonic_nanos() < deadline => return Waited::Signal,
                     Ok(false) => {}
                     Err(e) => return Waited::Over(Looked::failed(e)),

@@ -106,6 +106,7 @@ impl Job {
         self.handle.save(&kring);
         tell_counters(&self.handle.shared, &self.public);
         public.ack.tail.store(kring.rtail, Relaxed);
+        public.ack.cpu.store(ringway_os::sys::this_cpu_plus_1(), Relaxed);
         public.ack.acked.publish(ticket);
         for (ring, bell) in &self.wakes {
             ring.tell_owner(bell);

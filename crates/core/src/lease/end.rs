@@ -109,6 +109,9 @@ impl EndRing {
     /// Processor, plus 1, on which the far side last worked on this ring; 0 when not known.
     #[must_use]
     pub fn peer_cpu(&self) -> u32 {
+        if self.handle.is_brokered() {
+            return self.handle.shared.state.ack.cpu.load(Relaxed);
+        }
         self.driver().peer_cpu(&self.handle)
     }
 
