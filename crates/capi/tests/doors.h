@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -187,6 +188,17 @@ exchange(struct port *from, struct port *to)
 	}
 	CHECK(got == 5);
 	number += 5;
+}
+
+/* Many descriptors need more files than a user has at first. */
+static inline void
+many_files(void)
+{
+	struct rlimit limit;
+
+	CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+	limit.rlim_cur = limit.rlim_max;
+	CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
 }
 
 /* A descriptor over a socket, with data. */

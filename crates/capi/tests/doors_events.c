@@ -154,6 +154,7 @@ no_edge_is_lost(void)
 	struct port sender;
 	pid_t pid;
 
+	many_files();
 	alarm(300);
 	taken = (uint64_t *)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	CHECK(taken != MAP_FAILED);

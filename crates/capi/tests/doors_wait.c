@@ -289,6 +289,7 @@ epoll_of_many(void)
 	unsigned left = PORTS * 200, bytes = 0, want = 0;
 	pthread_t feeder;
 
+	many_files();
 	for (i = 0; i < PORTS; i++) {
 		char name[32];
 

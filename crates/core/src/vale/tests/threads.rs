@@ -212,7 +212,8 @@ fn a_port_that_comes_and_goes_under_fire_costs_only_its_own_packets() {
         let receiver = s.spawn(|| receive_all(b, 0, &running));
         let comer = s.spawn(|| {
             let mut gone = vec![];
-            while !stop.load(Acquire) {
+            // Each keeps a file open.
+            while !stop.load(Acquire) && gone.len() < 200 {
                 let mut m = switch.attach(2, &geometry(1, 64), BUF_SIZE);
                 m.send(&frame(0, 2, 0));
                 for _ in 0..20 {
