@@ -38,6 +38,8 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+#[cfg(doctest)]
+mod cannot;
 mod conn;
 mod error;
 mod extmem;
