@@ -235,7 +235,8 @@ unsafe fn copy_64(src: *const u8, dst: *mut u8) {
     }
 }
 
-/// The bytes of one buffer, or part of it. It is never a slice, since others may write it at any moment.
+/// The bytes of one buffer, or part of it. It is never a slice, since others may write it at any moment: bytes are copied in and out, or
+/// loaded and stored by value. Copies of a `Payload` are the same bytes. What two threads write at once may be torn.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'a> {
     ptr: NonNull<u8>,
@@ -350,7 +351,7 @@ impl<'a> Payload<'a> {
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 
-    /// Its address, for handing to the kernel.
+    /// Its address, for handing to the kernel. Valid as long as this is.
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
         self.ptr.as_ptr()
