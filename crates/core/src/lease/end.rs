@@ -357,7 +357,7 @@ pub(crate) fn nic_driver(
 struct Unplugged;
 
 impl RingDriver for Unplugged {
-    fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, _kring: &mut Kring<'_>) -> Result<(), SyncError> {
         Err(SyncError::Stopped)
     }
 
@@ -370,7 +370,7 @@ impl RingDriver for Unplugged {
 struct Elsewhere;
 
 impl RingDriver for Elsewhere {
-    fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, _kring: &mut Kring<'_>) -> Result<(), SyncError> {
         Err(SyncError::Failed)
     }
 

@@ -9,7 +9,7 @@ use super::lane::{ETH_HEADER_BYTES, Lane, Learner, NO_DST, ONE_SLOT, Seen};
 use super::lists::{Scratch, drop_unattached};
 use super::mac_table::{self, MAC_GROUP, MAC_MASK, Place, is_alive, tag_of};
 use super::{Known, Peer, PeerTable, Seat, others};
-use crate::adapter::{RingDriver, SyncError, SyncFlags};
+use crate::adapter::{RingDriver, SyncError};
 use crate::kring::{Kring, RingHandle, distance, forward, prev};
 use crate::stats::{Drop, drop_packets};
 use ringway_abi::ring::{FIRST_BUF_IDX, NS_INDIRECT, NS_MOREFRAG};
@@ -261,7 +261,7 @@ impl ValeTx {
 }
 
 impl RingDriver for ValeTx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         let n = kring.handle.num_slots();
         self.waited = Waited::default();
         let plain = self.seat.page.hdr_lens[usize::from(self.seat.index)].load(Relaxed) == 0;
