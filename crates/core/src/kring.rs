@@ -179,7 +179,7 @@ impl RingHandle {
                 return bad.map_or(SyncOutcome::Done, SyncOutcome::BadRing);
             }
         }
-        let result = driver.sync(&mut kring, flags);
+        let result = driver.sync(&mut kring);
         // Finalize: what the driver moved is the client's now. Release pairs with the client's load of tail.
         if result.is_ok() || matches!(result, Err(SyncError::NeedPeer(_))) {
             kring.rtail = kring.hwtail;

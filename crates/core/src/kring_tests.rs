@@ -17,7 +17,7 @@ struct Spy {
 }
 
 impl RingDriver for Spy {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         self.seen.lock().unwrap().push((kring.hwcur, kring.rhead, kring.rcur));
         let state = &kring.handle.shared.state;
         if self.robbed {

@@ -10,7 +10,7 @@
 //!
 //! Source: semantics.md 18 to 20; `sys/dev/netmap/netmap_bdg.c`, `netmap_bwrap_intr_notify()`.
 
-use crate::adapter::{RingDriver, SyncFlags};
+use crate::adapter::RingDriver;
 use crate::control::{has_news, tell_counters};
 use crate::kring::{BROKER, RingHandle, distance, next};
 use crate::layout::RingShared;
@@ -40,7 +40,7 @@ impl OwnRing {
         let mut kring = self.handle.load(BROKER);
         (kring.rhead, kring.rcur) = (head, head);
         // Frames that a driver did not take stay; the next sync tries again.
-        let _ = self.driver.sync(&mut kring, SyncFlags::empty());
+        let _ = self.driver.sync(&mut kring);
         kring.rtail = kring.hwtail;
         self.handle.save(&kring);
     }

@@ -116,24 +116,25 @@ pub(crate) fn drop_packets(state: &RingState, reason: Drop, n: u64) {
     }
 }
 
-/// Counters of one ring, or the sum of several, as plain numbers.
+/// Counters of one ring, or the sum of several, as plain numbers, since the rings were made. On a switch port
+/// `packets + extra_copies = delivered + all_drops()`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// [`Stat::Packets`].
+    /// TX: packets taken from the ring. RX: packets received. ([`Stat::Packets`])
     pub packets: u64,
-    /// [`Stat::Bytes`].
+    /// Their bytes. ([`Stat::Bytes`])
     pub bytes: u64,
-    /// [`Stat::Delivered`].
+    /// TX on a switch: copies that reached a receive ring. ([`Stat::Delivered`])
     pub delivered: u64,
-    /// [`Stat::ExtraCopies`].
+    /// TX on a switch: copies beyond the first of each packet. ([`Stat::ExtraCopies`])
     pub extra_copies: u64,
-    /// [`Stat::Syncs`].
+    /// Syncs that ran. ([`Stat::Syncs`])
     pub syncs: u64,
-    /// [`Stat::BadRing`].
+    /// Syncs that found illegal `head` or `cur`. ([`Stat::BadRing`])
     pub bad_rings: u64,
-    /// [`Stat::Rings`].
+    /// Doorbells rung: sleepers woken. ([`Stat::Rings`])
     pub rings: u64,
-    /// By reason, in the order of [`Drop::ALL`].
+    /// Packets (on a switch: copies) that went nowhere, by reason, in the order of [`Drop::ALL`].
     pub drops: [u64; Drop::ALL.len()],
 }
 

@@ -235,7 +235,8 @@ unsafe fn copy_64(src: *const u8, dst: *mut u8) {
     }
 }
 
-/// The bytes of one buffer, or part of it. It is never a slice, since others may write it at any moment.
+/// The bytes of one buffer, or part of it. It is never a slice, since others may write it at any moment: bytes are copied in and out, or
+/// loaded and stored by value. Copies of a `Payload` are the same bytes. What two threads write at once may be torn.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'a> {
     ptr: NonNull<u8>,
@@ -248,6 +249,10 @@ unsafe impl Send for Payload<'_> {}
 // SAFETY: as for Send.
 unsafe impl Sync for Payload<'_> {}
 
+/// A value at any address. As volatile accesses of this, loads stay single ones: what was checked is what is used, whoever writes there.
+#[repr(C, packed)]
+struct Unaligned<T>(T);
+
 macro_rules! typed {
     ($($load:ident $store:ident $type:ty),*) => { $(
         #[doc = concat!("A `", stringify!($type), "` at byte offset `ofs`, native order, one load; None past the end.")]
@@ -255,15 +260,15 @@ macro_rules! typed {
         #[must_use]
         pub fn $load(&self, ofs: usize) -> Option<$type> {
             self.check(ofs, size_of::<$type>())?;
-            // SAFETY: inside the payload (checked), unaligned is permitted here (I2, I4).
-            Some(unsafe { self.ptr.as_ptr().add(ofs).cast::<$type>().read_unaligned() })
+            // SAFETY: inside the payload (checked), aligned to 1 as `Unaligned` is (I2, I4); volatile, since others may write.
+            Some(unsafe { self.ptr.as_ptr().add(ofs).cast::<Unaligned<$type>>().read_volatile().0 })
         }
         #[doc = concat!("Stores a `", stringify!($type), "` at byte offset `ofs`, native order; None past the end.")]
         #[inline]
         pub fn $store(&self, ofs: usize, value: $type) -> Option<()> {
             self.check(ofs, size_of::<$type>())?;
-            // SAFETY: inside the payload (checked), unaligned is permitted here (I2, I4).
-            unsafe { self.ptr.as_ptr().add(ofs).cast::<$type>().write_unaligned(value) };
+            // SAFETY: inside the payload (checked), aligned to 1 as `Unaligned` is (I2, I4); volatile, since others may read.
+            unsafe { self.ptr.as_ptr().add(ofs).cast::<Unaligned<$type>>().write_volatile(Unaligned(value)) };
             Some(())
         }
     )* };
@@ -346,7 +351,7 @@ impl<'a> Payload<'a> {
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 
-    /// Its address, for handing to the kernel.
+    /// Its address, for handing to the kernel. Valid as long as this is.
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
         self.ptr.as_ptr()

@@ -92,7 +92,7 @@ impl LoopEntry {
     }
 }
 
-/// Both arrays: TX rings first, then RX rings, in the order in which they are bound.
+/// A communication status block: an array of what the program writes, and one of what the loop writes. TX rings first, then RX rings, in the order in which they are bound.
 pub struct Csb {
     app: NonNull<AppEntry>,
     kern: NonNull<LoopEntry>,

@@ -1,7 +1,7 @@
 //! The two protocols that shared words speak: who sleeps, and who holds a lock.
 //!
 //! They stand here, apart from the memory that they lie in, so that loom can check them
-//! (`crates/os/tests/loom.rs`).
+//! (`crates/os/tests/loom`).
 //!
 //! **Sleep and wake.** One word a side: 0 when nobody sleeps, else the smallest number of slots waited for. The
 //! sleeper announces, then looks once more at the cursor, then sleeps. The waker publishes the cursor, then

@@ -91,7 +91,7 @@ fn cut_off() -> OpenError {
 }
 
 impl Broker {
-    /// Connects to the first broker that answers, in the order of design and documentation (docs/broker.md), starting one if none
+    /// Connects to the first broker that answers, in the order that docs/broker.md tells, starting one if none
     /// does.
     ///
     /// # Errors

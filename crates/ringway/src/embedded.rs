@@ -104,6 +104,16 @@ impl Netmap {
     }
 
     /// A new engine in this process with other parameters than the default ones.
+    ///
+    /// ```
+    /// use ringway::{Netmap, Tunables};
+    ///
+    /// // A small engine: regions hold a few hundred buffers, not tens of thousands.
+    /// let tunables = Tunables { priv_buf_size: 4096, priv_buf_num: 500, ..Tunables::default() };
+    /// let port = Netmap::embedded_with(tunables).builder("vale0:a").slots(64).open()?;
+    /// assert_eq!(port.buf_size(), 4096);
+    /// # Ok::<(), ringway::OpenError>(())
+    /// ```
     #[must_use]
     pub fn embedded_with(tunables: Tunables) -> Self {
         let engine = Engine {

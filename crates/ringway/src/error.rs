@@ -176,7 +176,7 @@ pub enum SwapError {
     /// They lie in different regions: open one port with [`share_memory_with`](crate::PortBuilder::share_memory_with) the
     /// other, or copy.
     OtherRegion,
-    /// A ring may be bound by others too ([`shared`](crate::PortBuilder::shared)), so nobody could tell who owns the buffer.
+    /// Others may have a ring too ([`Port::is_exclusive`](crate::Port::is_exclusive)), so nobody could tell who owns the buffer.
     Shared,
     /// There is no such slot in the window, or the buffer's port is closed.
     NoSlot,

@@ -215,8 +215,9 @@ fn put(slot: &Slot, buf_idx: u32) {
 
 fn swap_extras(a: &mut ExtraBuf, b: &mut ExtraBuf) -> Result<(), SwapError> {
     if Arc::ptr_eq(&a.pool, &b.pool) {
+        let is_open = a.pool.lock().open;
         std::mem::swap(&mut a.entry, &mut b.entry);
-        return Ok(());
+        return if is_open { Ok(()) } else { Err(SwapError::NoSlot) };
     }
     // Always in the order of addresses, so that two threads cannot wait for each other.
     let swapped = Arc::as_ptr(&a.pool) > Arc::as_ptr(&b.pool);

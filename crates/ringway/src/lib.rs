@@ -28,7 +28,26 @@
 //! }
 //! ```
 //!
-//! The same without a broker, in one process: `let netmap = Netmap::embedded(); netmap.open("vale0:a")`.
+//! The first program that opens a port starts the broker, if it finds one: `cargo build` makes it. The same without a broker, in
+//! one process: `let netmap = Netmap::embedded(); netmap.open("vale0:a")`.
+//!
+//! # Where to begin
+//!
+//! | to | see |
+//! |---|---|
+//! | open a port by name | [`Port::open`]: `vale0:a` (a port of a switch), `netmap:x{1` and `netmap:x}1` (the ends of a pipe), `netmap:eth0` (an interface), `netmap:eth0-2` (its ring 2), `netmap:eth0^` (its host rings), `netmap:eth0/r` (a monitor of what it receives) |
+//! | say how many rings and slots, which of them, extra buffers, shared memory | [`Port::builder`], [`PortBuilder`] |
+//! | send | [`Port::tx`], then [`TxRing::send`] (copies), or [`TxRing::fill`] (in place), then [`TxRing::sync`] |
+//! | receive | [`Port::wait`], [`Port::rx`], then [`RxRing::recv`] (copies), or [`RxRing::drain`] (in place) |
+//! | forward without copying | [`TxRing::forward`], [`swap`], [`ExtraBuf`] |
+//! | wait in epoll, mio or tokio | [`Port::arm`] |
+//! | use several threads | [`Port::rings`]: one view for each |
+//! | see what was dropped, and why | [`Port::counters`] |
+//! | hand a port to another process | [`Port::descriptor`], [`Port::adopt`] |
+//! | serve a virtual machine | [`Port::run_csb_loop`] |
+//!
+//! One program for each is in `crates/ringway/examples`: `cargo run -p ringway --example embedded_switch` needs nothing at all. Sources in
+//! these pages, as `semantics.md 5`, are files and sections of `docs/contract`: what netmap does, and so what can be relied on.
 //!
 //! # What safe code cannot do
 //!
@@ -38,6 +57,8 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+#[cfg(doctest)]
+mod cannot;
 mod conn;
 mod error;
 mod extmem;
@@ -77,10 +98,11 @@ pub use wait::{Interest, Ready};
 pub use ringway_abi::{
     Errno, NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_REPORT, NS_TXMON, NicMode,
 };
-pub use ringway_core::control::{HolderInfo, PortInfo, ReqOption, RingInfo, Tunables};
+pub use ringway_core::control::{BindingId, HolderInfo, PortInfo, ReqOption, RingInfo, Tunables};
 pub use ringway_core::kring::CursorError;
 pub use ringway_core::layout::{Dir, Geometry};
 pub use ringway_core::stats::{Counters, Drop as DropReason};
 pub use ringway_os::bytes::Payload;
 pub use ringway_os::csb::{AppEntry, Csb, LoopEntry};
+pub use ringway_os::mem::Memfd;
 pub use ringway_os::ring::SlotWord;

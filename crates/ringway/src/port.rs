@@ -35,7 +35,7 @@ pub struct Port {
     /// The attachment whose process has the extra buffers on its books: not a forked child.
     keeper: u32,
     bufs: Bufs,
-    fixed: Fixed,
+    pub(crate) fixed: Fixed,
     netmap: Netmap,
 }
 
@@ -155,7 +155,9 @@ impl Port {
         self.bufs.buf_size() as usize
     }
 
-    /// True if nobody else can bind these rings.
+    /// True if nobody else has these rings: their buffers can be swapped. False for a port that was opened
+    /// [`shared`](PortBuilder::shared), [adopted](Port::adopt), whose [descriptor](Port::descriptor) was asked for, or that a sync loop serves
+    /// ([`Port::enter_csb`]).
     #[must_use]
     pub fn is_exclusive(&self) -> bool {
         self.fixed.exclusive

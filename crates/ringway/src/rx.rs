@@ -51,7 +51,7 @@ impl<'a> RxSlot<'a> {
         self.0.slot.load().flags()
     }
 
-    /// Sets the `NS_*` flags (`NS_FORWARD`); `NS_BUF_CHANGED` stays as it is.
+    /// Sets the `NS_*` flags (`NS_FORWARD`), all but `NS_BUF_CHANGED`, which stays as it is.
     #[inline]
     pub fn set_flags(&self, flags: u16) {
         self.0.set(self.len(), flags);
@@ -163,7 +163,7 @@ impl RxRing<'_> {
     }
 
     /// Gives received slots to `f`, up to `max` of them, until it answers false; releases those for which it answered
-    /// true. Returns how many.
+    /// true. Returns how many. If `f` panics, none is released.
     #[inline]
     pub fn drain(&mut self, max: u32, mut f: impl FnMut(&RxSlot<'_>) -> bool) -> u32 {
         let (bufs, offsets) = (self.0.bufs(), self.0.offsets());

@@ -61,13 +61,13 @@ impl<'a> TxSlot<'a> {
         self.0.slot.load().flags()
     }
 
-    /// Sets the `NS_*` flags; `NS_BUF_CHANGED` stays as it is, it belongs to [`swap`](crate::swap).
+    /// Sets the `NS_*` flags, all but `NS_BUF_CHANGED`: that belongs to [`swap`](crate::swap), and stays as it is.
     #[inline]
     pub fn set_flags(&self, flags: u16) {
         self.0.set(self.len(), flags);
     }
 
-    /// Sets length and flags with one store. `set(len, 0)` is a packet of one slot.
+    /// Sets length and flags (as [`TxSlot::set_flags`] does) with one store. `set(len, 0)` is a packet of one slot.
     #[inline]
     pub fn set(&self, len_bytes: u16, flags: u16) {
         self.0.set(len_bytes, flags);
@@ -149,7 +149,7 @@ impl TxRing<'_> {
     /// free slots, or needs more than [`MAX_PACKET_SLOTS`].
     #[inline]
     pub fn send(&mut self, packet: &[u8]) -> bool {
-        if packet.len() > self.buf_size() - self.0.offsets().max as usize {
+        if packet.len() > self.room() {
             return self.send_long(packet);
         }
         let Some(slot) = self.slot(0) else { return false };
@@ -159,9 +159,14 @@ impl TxRing<'_> {
         true
     }
 
+    /// Bytes that a slot can send, wherever its packet begins: its length has 16 bits, and a buffer may have 65536 bytes.
+    #[inline]
+    fn room(&self) -> usize {
+        (self.buf_size() - self.0.offsets().max as usize).min(usize::from(u16::MAX))
+    }
+
     fn send_long(&mut self, packet: &[u8]) -> bool {
-        // A slot's length has 16 bits, and a buffer may have 65536 bytes.
-        let chunk = (self.buf_size() - self.0.offsets().max as usize).min(usize::from(u16::MAX));
+        let chunk = self.room();
         if chunk == 0 {
             return false;
         }
@@ -179,7 +184,7 @@ impl TxRing<'_> {
     }
 
     /// Lets `f` fill free slots in place, up to `max` of them, until it answers false; advances over those for which it
-    /// answered true. Returns how many.
+    /// answered true. Returns how many. If `f` panics, over none.
     ///
     /// ```
     /// # let mut port = ringway::Netmap::embedded().open("vale0:a")?;
@@ -212,16 +217,18 @@ impl TxRing<'_> {
     /// Returns how many slots.
     ///
     /// # Errors
-    /// [`SwapError`]: different regions, or a ring that is shared. Nothing is moved then.
+    /// [`SwapError`]: different regions, a ring that is shared, or a first packet whose offset this ring cannot say. Nothing is moved then.
     pub fn forward(&mut self, rx: &mut RxRing<'_>, max: u32) -> Result<u32, SwapError> {
         check_swap(&self.0, &rx.0)?;
         let mut count = max.min(self.space()).min(rx.len());
         // A packet must begin at the same place on both sides.
         if count > 0 && (self.0.offsets().is_on() || rx.0.offsets().is_on()) {
             let can = |k: u32| rx.0.slot(k).zip(self.0.slot(k)).is_some_and(|(r, t)| t.can_say(r.offset()));
-            count = (0..count).find(|k| !can(*k)).unwrap_or(count);
-            if rx.first_packet().is_none_or(|first| first > count) {
-                return Err(SwapError::Offset);
+            if let Some(bad) = (0..count).find(|k| !can(*k)) {
+                if rx.first_packet().is_none_or(|first| first > bad) {
+                    return Err(SwapError::Offset);
+                }
+                count = bad;
             }
         }
         // Not beyond the end of a packet.

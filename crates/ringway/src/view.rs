@@ -11,6 +11,7 @@
 
 use crate::error::SyncError;
 use crate::session::Link;
+use ringway_abi::NS_BUF_CHANGED;
 use ringway_core::adapter::{RingDriver, SyncFlags};
 use ringway_core::kring::{RingHandle, SyncOutcome, distance, forward};
 use ringway_core::lease::{EndContext, RingParts};
@@ -154,14 +155,15 @@ impl<'a> SlotRef<'a> {
         true
     }
 
-    /// Stores length and flags, keeping the buffer and the mark that says it is another one than before.
+    /// Stores length and flags, keeping the buffer and the mark that says whether it is another one than before.
     #[inline]
     pub fn set(&self, len: u16, flags: u16) {
         let word = self.slot.load();
-        let changed = word.flags() & ringway_abi::NS_BUF_CHANGED;
-        self.slot.store(SlotWord::new(word.buf_idx(), len, flags | changed));
+        let changed = word.flags() & NS_BUF_CHANGED;
+        self.slot.store(SlotWord::new(word.buf_idx(), len, flags & !NS_BUF_CHANGED | changed));
     }
 
+    /// Stores the length.
     #[inline]
     pub fn set_len(&self, len: u16) {
         let word = self.slot.load();

@@ -12,7 +12,8 @@ pub mod pipe;
 pub mod xdp;
 
 bitflags::bitflags! {
-    /// What a sync is asked to do beyond moving what is ready. Completed buffers are always reclaimed, and devices always asked.
+    /// What a sync is asked to do beyond moving what is ready. Completed buffers are always reclaimed, and devices always asked, so
+    /// drivers are not told.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct SyncFlags: u32 {
         /// `ring->ts` is wanted.
@@ -40,7 +41,7 @@ pub trait RingDriver: Send {
     ///
     /// # Errors
     /// [`SyncError`]; the kring then says how far it came.
-    fn sync(&mut self, kring: &mut Kring<'_>, flags: SyncFlags) -> Result<(), SyncError>;
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError>;
 
     /// After the owner announced its sleep: true if the far side has moved so far that `wanted` slots are the owner's, or would be
     /// after a sync. The look that closes the race with a waker that looked before the announcement.

@@ -16,7 +16,7 @@
 //! Source: semantics.md 22; `sys/dev/netmap/netmap_monitor.c`. Unlike there, NS_TXMON is kept along a chain, and slots of a packet
 //! that a pipe holds back are seen once. A copy begins where the monitor's slot says, wherever the frame began (semantics.md 14).
 
-use super::{RingDriver, SyncError, SyncFlags};
+use super::{RingDriver, SyncError};
 use crate::kring::{BROKER, Kring, RingHandle, distance, forward, next};
 use crate::layout::{Dir, RingShared};
 use crate::offsets::Offsets;
@@ -32,7 +32,7 @@ use std::sync::Arc;
 pub struct MonitorTx;
 
 impl RingDriver for MonitorTx {
-    fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, _kring: &mut Kring<'_>) -> Result<(), SyncError> {
         Err(SyncError::Failed)
     }
 
@@ -46,7 +46,7 @@ impl RingDriver for MonitorTx {
 pub struct MonitorRx;
 
 impl RingDriver for MonitorRx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         let n = kring.handle.num_slots();
         let state = &*kring.handle.shared.state;
         kring.hwcur = kring.rhead;
@@ -272,7 +272,7 @@ impl Monitored {
         Monitored { inner, watchers, arrivals: vec![], seen_rx: Seen::Kept, unseen: 0, from_device: false }
     }
 
-    fn sync_tx(&mut self, kring: &mut Kring<'_>, flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync_tx(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         let handle = kring.handle;
         let num_slots = handle.num_slots();
         let (free_from, sent_from) = (next(num_slots, kring.hwtail), kring.hwcur);
@@ -281,7 +281,7 @@ impl Monitored {
             copy_slots(sink, handle, span, Seen::Tx);
         }
         self.unseen = kring.rhead;
-        let done = self.inner.sync(kring, flags);
+        let done = self.inner.sync(kring);
         // The receiver of a pipe has not synced yet: it is served by the same worker.
         let span = Span { num_slots, from: sent_from, to: kring.hwcur };
         for sink in &self.arrivals {
@@ -305,15 +305,15 @@ pub(crate) fn copy_slots(sink: &Sink, handle: &RingHandle, span: Span, seen: See
 }
 
 impl RingDriver for Monitored {
-    fn sync(&mut self, kring: &mut Kring<'_>, flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         if kring.handle.dir == Dir::Tx {
-            return self.sync_tx(kring, flags);
+            return self.sync_tx(kring);
         }
         if let Some(sink) = &self.watchers.zcopy {
             sink.swap(kring.handle, kring.hwcur, kring.rhead, self.seen_rx);
         }
         let from = kring.hwtail;
-        let done = self.inner.sync(kring, flags);
+        let done = self.inner.sync(kring);
         if self.from_device {
             let span = Span { num_slots: kring.handle.num_slots(), from, to: kring.hwtail };
             self.watchers.copies.iter().for_each(|sink| copy_slots(sink, kring.handle, span, Seen::Rx));

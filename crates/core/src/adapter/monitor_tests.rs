@@ -33,7 +33,7 @@ impl Bench {
 fn read(sink: &Sink) -> Vec<(u64, u16)> {
     let n = sink.ring.num_slots();
     let mut kring = sink.ring.load(1);
-    MonitorRx.sync(&mut kring, SyncFlags::empty()).unwrap();
+    MonitorRx.sync(&mut kring).unwrap();
     let mut out = vec![];
     let mut k = kring.rhead;
     while k != kring.hwtail {
@@ -44,7 +44,7 @@ fn read(sink: &Sink) -> Vec<(u64, u16)> {
     }
     kring.rtail = kring.hwtail;
     (kring.rhead, kring.rcur) = (kring.rtail, kring.rtail);
-    MonitorRx.sync(&mut kring, SyncFlags::empty()).unwrap();
+    MonitorRx.sync(&mut kring).unwrap();
     sink.ring.save(&kring);
     out
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: semantics.md 23; `sys/dev/netmap/netmap_null.c`.
 
-use super::{RingDriver, SyncError, SyncFlags};
+use super::{RingDriver, SyncError};
 use crate::kring::{Kring, RingHandle};
 
 /// TX accepts and never sends, RX never receives; both succeed.
@@ -10,7 +10,7 @@ use crate::kring::{Kring, RingHandle};
 pub struct Null;
 
 impl RingDriver for Null {
-    fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, _kring: &mut Kring<'_>) -> Result<(), SyncError> {
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //!
 //! Source: semantics.md 24 ("emulated"); packet(7).
 
-use super::{RingDriver, SyncError, SyncFlags};
+use super::{RingDriver, SyncError};
 use crate::kring::{Kring, RingHandle, distance, forward, next, prev};
 use crate::stats::{Drop, Stat, add, drop_packets};
 use ringway_os::bytes::Payload;
@@ -40,7 +40,7 @@ fn failed(e: &std::io::Error) -> SyncError {
 }
 
 impl RingDriver for PacketRx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         let handle = kring.handle;
         let n = handle.num_slots();
         let state = &*handle.shared.state;
@@ -98,7 +98,7 @@ impl RingDriver for PacketRx {
 }
 
 impl RingDriver for PacketTx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         let handle = kring.handle;
         let n = handle.num_slots();
         let state = &*handle.shared.state;

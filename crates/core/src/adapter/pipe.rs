@@ -11,7 +11,7 @@
 //!
 //! Source: semantics.md 21; `sys/dev/netmap/netmap_pipe.c`.
 
-use super::{RingDriver, SyncError, SyncFlags};
+use super::{RingDriver, SyncError};
 use crate::kring::{Kring, RingHandle, distance, next, note_counts, prev};
 use crate::layout::RingShared;
 use crate::stats::{Stat, add};
@@ -86,7 +86,7 @@ impl PipeTx {
 }
 
 impl RingDriver for PipeTx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         self.reclaim(kring);
         let end = Self::complete_until(kring);
         if end == kring.hwcur {
@@ -204,7 +204,7 @@ impl PipeRx {
 }
 
 impl RingDriver for PipeRx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         let n = kring.handle.num_slots();
         let state = &*kring.handle.shared.state;
         let released = kring.hwcur != kring.rhead;

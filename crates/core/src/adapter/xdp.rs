@@ -19,7 +19,7 @@
 //!
 //! Source: semantics.md 24; kernel document networking/af_xdp.
 
-use super::{RingDriver, SyncError, SyncFlags};
+use super::{RingDriver, SyncError};
 use crate::kring::{Kring, RingHandle, distance, forward, next, prev};
 use crate::layout::RingShared;
 use crate::stats::{Drop, Stat, add, drop_packets};
@@ -142,7 +142,7 @@ impl XdpRx {
 }
 
 impl RingDriver for XdpRx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         let n = kring.handle.num_slots();
         let own = &kring.handle.shared;
         let state = &*own.state;
@@ -371,7 +371,7 @@ fn give_back(kring: &mut Kring<'_>, counters: (u32, u32), steps: &mut u32) {
 }
 
 impl RingDriver for XdpTx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         let own = &kring.handle.shared;
         let at = positions(own, self.tx.producer_count(), self.comp.consumer_count());
         (kring.hwcur, kring.hwtail) = (at.hwcur, at.hwtail);

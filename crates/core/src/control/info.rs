@@ -30,25 +30,25 @@ pub struct RingInfo {
 pub struct HolderInfo {
     /// Its binding.
     pub binding: BindingId,
-    /// User.
+    /// User id of whoever opened it.
     pub uid: u32,
-    /// Rings bound, for people.
+    /// Rings bound, in words for people.
     pub rings: String,
 }
 
 /// One port in a listing.
 #[derive(Clone, Debug)]
 pub struct PortInfo {
-    /// Name.
+    /// Full name, without `netmap:`.
     pub name: String,
     /// `vale`, `persistent`, `parent` (made by a pipe for itself), `attached` (stands for an interface on a switch), `pipe`, `null`,
     /// `nic`, `monitor`.
     pub kind: &'static str,
-    /// Owner.
+    /// User id of its owner.
     pub owner: u32,
     /// The asker may see more than the name.
     pub visible: bool,
-    /// Who runs its syncs.
+    /// Who runs its syncs: `direct` its users, `brokered` a worker of the broker.
     pub lease: &'static str,
     /// How an interface is reached; empty for other ports.
     pub mode: &'static str,
@@ -58,7 +58,7 @@ pub struct PortInfo {
     pub index: Option<u8>,
     /// Id of its region.
     pub mem_id: u16,
-    /// Slots in TX and RX rings.
+    /// Slots in each TX ring, and in each RX ring.
     pub slots: (u32, u32),
     /// Addresses that the switch has learned on it.
     pub macs: usize,

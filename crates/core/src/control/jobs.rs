@@ -2,7 +2,7 @@
 
 use super::LockKind;
 use super::PortId;
-use crate::adapter::{RingDriver, SyncFlags};
+use crate::adapter::RingDriver;
 use crate::kring::{BROKER, RingHandle, distance};
 use crate::layout::{Dir, RingShared};
 use crate::pump::Pump;
@@ -100,7 +100,7 @@ impl Job {
         let told = kring.rtail;
         if kring.take(head, head).is_ok() {
             // Errors of a driver leave packets where they are; the client's next post tries again.
-            let _ = self.driver.sync(&mut kring, SyncFlags::empty());
+            let _ = self.driver.sync(&mut kring);
             kring.rtail = kring.hwtail;
         }
         self.handle.save(&kring);

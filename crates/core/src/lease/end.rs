@@ -360,7 +360,7 @@ pub(crate) fn nic_driver(
 struct Unplugged;
 
 impl RingDriver for Unplugged {
-    fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, _kring: &mut Kring<'_>) -> Result<(), SyncError> {
         Err(SyncError::Stopped)
     }
 
@@ -373,7 +373,7 @@ impl RingDriver for Unplugged {
 struct Elsewhere;
 
 impl RingDriver for Elsewhere {
-    fn sync(&mut self, _kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, _kring: &mut Kring<'_>) -> Result<(), SyncError> {
         Err(SyncError::Failed)
     }
 

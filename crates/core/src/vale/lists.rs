@@ -3,7 +3,8 @@
 //! destinations in turn, indirect payloads and virtio-net headers all come here.
 
 use super::far::{Closed, Open, Tally, commit_only};
-use super::forward::{CHUNK_SLOTS, ETH_HEADER_BYTES, Learner, Target, ValeTx};
+use super::forward::{CHUNK_SLOTS, Target, ValeTx};
+use super::lane::{ETH_HEADER_BYTES, Learner};
 use super::mac_table::MAC_MASK;
 use super::others;
 use super::vnet::{self, Parts, Plan, Start, Vnet};

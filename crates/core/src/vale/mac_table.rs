@@ -55,6 +55,13 @@ fn set_of(page: &SwitchPage, mac: u64) -> (&[AtomicU64], usize) {
     (&page.macs[at..at + MAC_WAYS], way)
 }
 
+/// Whether the port that an entry names is still there.
+#[inline]
+pub(super) fn is_alive(page: &SwitchPage, place: Place) -> bool {
+    let generation = page.generations[usize::from(place.port)].load(Relaxed);
+    generation != 0 && tag_of(generation) == place.tag
+}
+
 /// Whether `mac` was last seen at the place whose [`Place::bits`] are given; false for bits that no entry has.
 #[inline(always)]
 pub(super) fn is_at(page: &SwitchPage, mac: u64, place: u64) -> bool {

@@ -4,7 +4,7 @@
 //! needs of another port is a [`Peer`]; where its memory comes from (an fd from the broker, the same process) is not known
 //! here: a driver that lacks a peer says so, and the engine brings it.
 //!
-//! Source: semantics.md 15 and 16; design "VALE, direct, step by step".
+//! Source: semantics.md 15 and 16; docs/DESIGN.md, "A switch, direct, step by step".
 
 use crate::adapter::monitor::Arrivals;
 use crate::layout::{Dir, Geometry, RegionLayout, RingShared, region_bufs};
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 mod far;
 mod forward;
+mod lane;
 mod lists;
 pub mod mac_table;
 mod receive;

@@ -1,6 +1,6 @@
 //! rxsync of a switch port: what the senders left becomes slots.
 
-use crate::adapter::{RingDriver, SyncError, SyncFlags};
+use crate::adapter::{RingDriver, SyncError};
 use crate::kring::{Kring, RingHandle, distance, next};
 use ringway_abi::ring::{NS_BUF_CHANGED, NS_MOREFRAG};
 use ringway_os::bytes::prefetch_read;
@@ -80,7 +80,7 @@ impl ValeRx {
 }
 
 impl RingDriver for ValeRx {
-    fn sync(&mut self, kring: &mut Kring<'_>, _flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         if !kring.offsets.is_on() {
             return Self::receive(kring);
         }

@@ -30,10 +30,14 @@ impl Port {
     /// Enters CSB mode: from now on [`Port::run_csb_loop`] syncs, on behalf of whoever writes into `csb`, and into the slots of the bound
     /// rings. Fills `csb` as the rings are. May be done again while no loop runs.
     ///
+    /// From now on the port's rings take no part in swaps, since nobody but that writer can tell which buffers are in them.
+    ///
     /// # Errors
     /// [`LoopError`]: NotExclusive, TooFewEntries, Running.
     pub fn enter_csb(&mut self, csb: &Csb) -> Result<(), LoopError> {
-        self.bound.enter_csb(csb)
+        self.bound.enter_csb(csb)?;
+        self.fixed.exclusive = false;
+        Ok(())
     }
 
     /// Syncs in this thread, until a [`LoopStopper`] ends it: what netmap's SYNC_KLOOP_START does. The one whom it serves, most likely a

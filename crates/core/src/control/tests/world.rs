@@ -144,13 +144,13 @@ struct Paused<'d, F> {
 }
 
 impl<F: FnOnce() + Send> RingDriver for Paused<'_, F> {
-    fn sync(&mut self, kring: &mut Kring<'_>, flags: SyncFlags) -> Result<(), SyncError> {
+    fn sync(&mut self, kring: &mut Kring<'_>) -> Result<(), SyncError> {
         if self.at == Pause::Before
             && let Some(pause) = self.pause.take()
         {
             pause();
         }
-        self.inner.sync(kring, flags)?;
+        self.inner.sync(kring)?;
         if let Some(pause) = self.pause.take() {
             pause();
         }
