@@ -379,6 +379,37 @@ fn ringway_run_preloads_the_library() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("no program ringway-nowhere in PATH"));
 }
 
+/// With what it may do that its caller may not, it would run whatever he names.
+#[test]
+fn a_set_user_id_program_starts_no_broker_that_its_caller_names() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    if !root_or_skip("a_set_user_id_program_starts_no_broker_that_its_caller_names") {
+        return;
+    }
+    let Some(program) = program("doors_basic.c", By::Static) else { return };
+    let dir = TempDir::new();
+    let open_to_all = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    open_to_all(dir.path(), 0o777);
+    let (ran, named) = (dir.path().join("ran"), dir.path().join("named"));
+    std::fs::write(&named, format!("#!/bin/sh\ntouch {}\n", ran.display())).expect("a script");
+    open_to_all(&named, 0o755);
+    for (owner, mode, runs) in [(0, 0o755, true), (12345, 0o4755, false)] {
+        let copy = dir.path().join(format!("program-{mode:o}"));
+        std::fs::copy(&program, &copy).expect("a copy");
+        chown(&copy, Some(owner), None).expect("root may");
+        open_to_all(&copy, mode);
+        let mut command = Command::new(&copy);
+        command.arg("two_ports_of_a_switch").env("RINGWAYD", &named);
+        command.env("RINGWAY_SOCKET", dir.path().join(format!("folder-{mode:o}/sock")));
+        let out = command.output().expect("it runs");
+        assert_eq!(ran.exists(), runs, "{mode:o}: {out:?}");
+        assert_eq!(dir.path().join(format!("folder-{mode:o}")).exists(), runs, "{mode:o}");
+        let _ = std::fs::remove_file(&ran);
+    }
+}
+
 /// Kills the broker when the program says `ready`; if `asks`, stops it then, and kills it when the program says `asked`.
 fn run_and_kill(source: &'static str, test: &str, by: By, asks: bool) {
     let Some(program) = program(source, by) else { return };

@@ -28,6 +28,15 @@ pub fn secret_number() -> io::Result<u128> {
     if got < bytes.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(u128::from_ne_bytes(bytes)) }
 }
 
+/// True if this program has rights that who started it may lack (set-user-ID, file capabilities): his environment is not to be believed.
+///
+/// Source: getauxval(3), `AT_SECURE`; ld.so(8), secure-execution mode.
+#[must_use]
+pub fn has_gained_rights() -> bool {
+    // SAFETY: touches no memory.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// Sleeps.
 pub fn sleep(time: Duration) {
     std::thread::sleep(time);

@@ -4,11 +4,14 @@
 //! where there is none (a static program), the system call is made directly: `dlsym` may itself open and map.
 
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use libc::{
     epoll_event, fd_set, mode_t, msghdr, off_t, pollfd, sigset_t, size_t, ssize_t, timespec, timeval,
 };
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 static SEARCHING: AtomicBool = AtomicBool::new(false);
 
@@ -229,4 +232,19 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
 pub unsafe fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
     // SAFETY: as the caller promises.
     unsafe { libc::syscall(libc::SYS_epoll_ctl, ep, op, fd, event) as c_int }
+}
+
+/// The file that this library was loaded from: the program's own, if it is linked into that.
+pub fn own_file() -> Option<PathBuf> {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: an address of this library, and a structure to be filled in; zeroes are valid for it.
+    let (found, info) = unsafe {
+        (libc::dladdr((own_file as fn() -> _ as *const ()).cast(), info.as_mut_ptr()), info.assume_init())
+    };
+    if found == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: the dynamic linker's, for as long as the library is loaded.
+    let name = unsafe { CStr::from_ptr(info.dli_fname) };
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes())))
 }
