@@ -255,6 +255,7 @@ tests! { wait: "doors_wait.c", "";
     epoll_level
     epoll_edge
     epoll_of_many
+    waits_can_be_cancelled
 }
 
 tests! { events: "doors_events.c", "";
@@ -408,6 +409,23 @@ fn a_set_user_id_program_starts_no_broker_that_its_caller_names() {
         assert_eq!(dir.path().join(format!("folder-{mode:o}")).exists(), runs, "{mode:o}");
         let _ = std::fs::remove_file(&ran);
     }
+}
+
+/// Somebody's `touch /dev/netmap`, in a mount namespace of its own.
+#[test]
+fn a_plain_file_is_not_taken_for_the_device() {
+    let test = "a_plain_file_is_not_taken_for_the_device";
+    if !root_or_skip(test) {
+        return;
+    }
+    let Some(program) = program("doors_basic.c", By::Preload) else { return };
+    let broker = TestBroker::start("");
+    let mut command = broker.command_at(Path::new("unshare"));
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command
+        .arg("mount -t tmpfs none /dev && : >/dev/netmap && LD_PRELOAD=$1 exec \"$2\" two_ports_of_a_switch");
+    command.arg("sh").arg(library().join("libnetmap.so")).arg(program);
+    expect(test, &command.output().expect("it runs"), &[0]);
 }
 
 /// Kills the broker when the program says `ready`; if `asks`, stops it then, and kills it when the program says `asked`.

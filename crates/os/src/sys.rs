@@ -216,6 +216,13 @@ pub fn is_fuse_file(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::fstatfs(fd).is_ok_and(|s| s.f_type as u64 == FUSE_SUPER_MAGIC)
 }
 
+/// True if `fd` is a file of no special kind.
+#[must_use]
+pub fn is_plain_file(fd: BorrowedFd<'_>) -> bool {
+    let is_plain = |mode| rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::RegularFile;
+    rustix::fs::fstat(fd).is_ok_and(|s| is_plain(s.st_mode))
+}
+
 /// An ioctl whose argument is a number, passed by its address.
 ///
 /// # Errors

@@ -107,6 +107,22 @@ real! {
     /// epoll_pwait2(2).
     c"epoll_pwait2" epoll_pwait2(ep: c_int, events: *mut epoll_event, max: c_int, timeout: *const timespec, mask: *const sigset_t) -> c_int,
         libc::syscall(libc::SYS_epoll_pwait2, ep, events, max, timeout, mask, KERNEL_SIGSET_BYTES);
+    /// send(2).
+    c"send" send(fd: c_int, buf: *const c_void, n: size_t, flags: c_int) -> ssize_t,
+        libc::syscall(libc::SYS_sendto, fd, buf, n, flags, null_mut::<c_void>(), 0);
+    /// sendto(2).
+    c"sendto" sendto(fd: c_int, buf: *const c_void, n: size_t, flags: c_int, to: *const libc::sockaddr, len: libc::socklen_t) -> ssize_t,
+        libc::syscall(libc::SYS_sendto, fd, buf, n, flags, to, len);
+    /// sendmsg(2).
+    c"sendmsg" sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t, libc::syscall(libc::SYS_sendmsg, fd, msg, flags);
+    /// sendmmsg(2).
+    c"sendmmsg" sendmmsg(fd: c_int, msgs: *mut libc::mmsghdr, n: c_uint, flags: c_int) -> c_int,
+        libc::syscall(libc::SYS_sendmmsg, fd, msgs, n, flags);
+    /// recv(2).
+    c"recv" recv(fd: c_int, buf: *mut c_void, n: size_t, flags: c_int) -> ssize_t,
+        libc::syscall(libc::SYS_recvfrom, fd, buf, n, flags, null_mut::<c_void>(), null_mut::<c_void>());
+    /// shutdown(2).
+    c"shutdown" shutdown(fd: c_int, how: c_int) -> c_int, libc::syscall(libc::SYS_shutdown, fd, how);
     /// recvmsg(2).
     c"recvmsg" recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t, libc::syscall(libc::SYS_recvmsg, fd, msg, flags);
     /// recvmmsg(2).
