@@ -194,6 +194,7 @@ tests! { switch: "doors_switch.c", "";
     s17_who_opens_must_accept_the_header
     s18_a_persistent_port_lives_by_requests
     s18_both_names_are_one_port
+    s18_older_requests_make_and_end_one
     s18_a_detach_leaves_who_is_bound
     s28_names_and_modes_that_are_refused
     s28_syncs_and_maps_of_nothing
@@ -268,6 +269,7 @@ tests! { ctrl: "doors_ctrl.c", "";
     answers_that_cannot_be_written
     s14_offsets_of_a_pipe
     older_requests
+    older_modes_and_commands
 }
 
 tests! { csb: "doors_csb.c", "";
