@@ -223,7 +223,10 @@ pub extern "C" fn nmctx_set_threadsafe() {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nmctx_malloc(ctx: *mut nmctx, size: usize) -> *mut c_void {
     // SAFETY: C contract 3.
-    unsafe { (*ctx).malloc.map_or(ptr::null_mut(), |malloc| malloc(ctx, size)) }
+    unsafe {
+        let ctx = Ctx::new(ctx).as_ptr();
+        (*ctx).malloc.map_or(ptr::null_mut(), |malloc| malloc(ctx, size))
+    }
 }
 
 /// Memory back to the context. Source: userapi.md 5.
@@ -234,6 +237,7 @@ pub unsafe extern "C" fn nmctx_malloc(ctx: *mut nmctx, size: usize) -> *mut c_vo
 pub unsafe extern "C" fn nmctx_free(ctx: *mut nmctx, mem: *mut c_void) {
     // SAFETY: C contract 3.
     unsafe {
+        let ctx = Ctx::new(ctx).as_ptr();
         if let Some(free) = (*ctx).free {
             free(ctx, mem);
         }
@@ -248,6 +252,7 @@ pub unsafe extern "C" fn nmctx_free(ctx: *mut nmctx, mem: *mut c_void) {
 pub unsafe extern "C" fn nmctx_lock(ctx: *mut nmctx) {
     // SAFETY: C contract 3.
     unsafe {
+        let ctx = Ctx::new(ctx).as_ptr();
         if let Some(lock) = (*ctx).lock {
             lock(ctx, 1);
         }
@@ -262,6 +267,7 @@ pub unsafe extern "C" fn nmctx_lock(ctx: *mut nmctx) {
 pub unsafe extern "C" fn nmctx_unlock(ctx: *mut nmctx) {
     // SAFETY: C contract 3.
     unsafe {
+        let ctx = Ctx::new(ctx).as_ptr();
         if let Some(lock) = (*ctx).lock {
             lock(ctx, 0);
         }

@@ -5,7 +5,9 @@ mod cc;
 
 use cc::{Compiler, Lang, Link, TempDir, compilers, expect};
 use ringway_abi::{CONSTANTS, LAYOUTS, LIBRARY_LAYOUTS, STRING_CONSTANTS};
+use std::collections::HashSet;
 use std::fmt::Write;
+use std::path::Path;
 
 const HEADERS: [&str; 5] =
     ["net/netmap.h", "net/netmap_user.h", "net/netmap_legacy.h", "net/netmap_virt.h", "libnetmap.h"];
@@ -167,6 +169,50 @@ fn nmreq_and_nmctx() {
         compiler.run("nmreq.c", &[], Link::Static);
         compiler.run("nmreq.c", &["-DLIBNETMAP_NOTHREADSAFE"], Link::Shared);
     }
+}
+
+/// Each function of the library's header, each of netmap_user.h, and each of its macros is used in one of the tests at least.
+#[test]
+fn no_function_and_no_macro_is_left_out() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    for entry in std::fs::read_dir(here.join("tests")).expect("the tests") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|e| e == "c" || e == "h") {
+            tests += &std::fs::read_to_string(path).expect("its source");
+        }
+    }
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let used: HashSet<&str> = tests.split(|c| !is_word(c)).collect();
+    let mut count = 0;
+    let mut check = |name: &str| {
+        // Those that end so are the header's own business.
+        let is_ours = !name.is_empty() && !name.starts_with('_') && !name.ends_with('_');
+        if is_ours && !["HAVE_NETMAP_WITH_LIBS", "NM_ERRBUF_SIZE"].contains(&name) {
+            assert!(used.contains(name), "no test uses {name}");
+            count += 1;
+        }
+    };
+    let read = |name: &str| std::fs::read_to_string(here.join("include").join(name)).expect("the header");
+    let library = read("libnetmap.h");
+    for (at, _) in library.match_indices('(') {
+        let name = library[..at].rsplit(|c| !is_word(c)).next().expect("a part");
+        if ["nmport_", "nmreq_", "nmctx_"].iter().any(|start| name.starts_with(start)) {
+            check(name);
+        }
+    }
+    let user = read("net/netmap_user.h");
+    for line in user.lines() {
+        if let Some(rest) = line.strip_prefix("#define ") {
+            check(rest.split(|c| !is_word(c)).next().expect("a part"));
+        } else if let Some((name, _)) = line.split_once('(')
+            && name.starts_with("nm_")
+            && name.chars().all(is_word)
+        {
+            check(name);
+        }
+    }
+    assert!(count > 70, "{count}");
 }
 
 #[test]

@@ -194,6 +194,7 @@ tests! { switch: "doors_switch.c", "";
     s17_who_opens_must_accept_the_header
     s18_a_persistent_port_lives_by_requests
     s18_both_names_are_one_port
+    s18_older_requests_make_and_end_one
     s18_a_detach_leaves_who_is_bound
     s28_names_and_modes_that_are_refused
     s28_syncs_and_maps_of_nothing
@@ -255,6 +256,7 @@ tests! { wait: "doors_wait.c", "";
     epoll_level
     epoll_edge
     epoll_of_many
+    waits_can_be_cancelled
 }
 
 tests! { events: "doors_events.c", "";
@@ -267,6 +269,7 @@ tests! { ctrl: "doors_ctrl.c", "";
     answers_that_cannot_be_written
     s14_offsets_of_a_pipe
     older_requests
+    older_modes_and_commands
 }
 
 tests! { csb: "doors_csb.c", "";
@@ -377,6 +380,54 @@ fn ringway_run_preloads_the_library() {
     let out = broker.command("ringway").args(["run", "ringway-nowhere"]).output().expect("it runs");
     expect("ringway run of nothing", &out, &[2]);
     assert!(String::from_utf8_lossy(&out.stderr).contains("no program ringway-nowhere in PATH"));
+}
+
+/// With what it may do that its caller may not, it would run whatever he names.
+#[test]
+fn a_set_user_id_program_starts_no_broker_that_its_caller_names() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    if !root_or_skip("a_set_user_id_program_starts_no_broker_that_its_caller_names") {
+        return;
+    }
+    let Some(program) = program("doors_basic.c", By::Static) else { return };
+    let dir = TempDir::new();
+    let open_to_all = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    open_to_all(dir.path(), 0o777);
+    let (ran, named) = (dir.path().join("ran"), dir.path().join("named"));
+    std::fs::write(&named, format!("#!/bin/sh\ntouch {}\n", ran.display())).expect("a script");
+    open_to_all(&named, 0o755);
+    for (owner, mode, runs) in [(0, 0o755, true), (12345, 0o4755, false)] {
+        let copy = dir.path().join(format!("program-{mode:o}"));
+        std::fs::copy(&program, &copy).expect("a copy");
+        chown(&copy, Some(owner), None).expect("root may");
+        open_to_all(&copy, mode);
+        let mut command = Command::new(&copy);
+        command.arg("two_ports_of_a_switch").env("RINGWAYD", &named);
+        command.env("RINGWAY_SOCKET", dir.path().join(format!("folder-{mode:o}/sock")));
+        let out = command.output().expect("it runs");
+        assert_eq!(ran.exists(), runs, "{mode:o}: {out:?}");
+        assert_eq!(dir.path().join(format!("folder-{mode:o}")).exists(), runs, "{mode:o}");
+        let _ = std::fs::remove_file(&ran);
+    }
+}
+
+/// Somebody's `touch /dev/netmap`, in a mount namespace of its own.
+#[test]
+fn a_plain_file_is_not_taken_for_the_device() {
+    let test = "a_plain_file_is_not_taken_for_the_device";
+    if !root_or_skip(test) {
+        return;
+    }
+    let Some(program) = program("doors_basic.c", By::Preload) else { return };
+    let broker = TestBroker::start("");
+    let mut command = broker.command_at(Path::new("unshare"));
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command
+        .arg("mount -t tmpfs none /dev && : >/dev/netmap && LD_PRELOAD=$1 exec \"$2\" two_ports_of_a_switch");
+    command.arg("sh").arg(library().join("libnetmap.so")).arg(program);
+    expect(test, &command.output().expect("it runs"), &[0]);
 }
 
 /// Kills the broker when the program says `ready`; if `asks`, stops it then, and kills it when the program says `asked`.

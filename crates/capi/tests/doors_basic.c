@@ -43,6 +43,7 @@ other_ways_to_open(void)
 	CHECK(close(fd) == 0);
 	CHECK((fd = open64("/dev/netmap", O_RDWR | O_CREAT, 0600)) >= 0);
 	CHECK(close(fd) == 0);
+	CHECK((fd = creat("/dev/netmap", 0600)) >= 0 && close(fd) == 0);
 	CHECK(access("/dev/netmap", F_OK) < 0); /* no file has come to be */
 	CHECK(open("/dev/netmap", O_RDWR | O_CREAT | O_EXCL, 0600) < 0 && errno == EEXIST);
 	CHECK(open("/dev/netmap", O_RDONLY | O_DIRECTORY) < 0 && errno == ENOTDIR);
@@ -61,8 +62,10 @@ static void
 what_a_device_refuses(void)
 {
 	int fd = open("/dev/netmap", O_RDWR);
-	char buf[16];
+	struct nmreq_register reg;
+	struct mmsghdr msg;
 	struct iovec iov;
+	char buf[16];
 
 	memset(&iov, 0, sizeof(iov));
 	CHECK(read(fd, buf, 1) < 0 && errno == EINVAL);
@@ -70,6 +73,19 @@ what_a_device_refuses(void)
 	CHECK(readv(fd, &iov, 1) < 0 && errno == EINVAL);
 	CHECK(writev(fd, &iov, 1) < 0 && errno == EINVAL);
 	CHECK(lseek(fd, 0, SEEK_SET) < 0 && errno == ESPIPE);
+	memset(&msg, 0, sizeof(msg));
+	CHECK(send(fd, "x", 1, 0) < 0 && errno == ENOTSOCK);
+	CHECK(sendto(fd, "x", 1, 0, NULL, 0) < 0 && errno == ENOTSOCK);
+	CHECK(sendmsg(fd, &msg.msg_hdr, 0) < 0 && errno == ENOTSOCK);
+	CHECK(sendmmsg(fd, &msg, 1, 0) < 0 && errno == ENOTSOCK);
+	CHECK(recv(fd, buf, 1, MSG_DONTWAIT) < 0 && errno == ENOTSOCK);
+	CHECK(recvmsg(fd, &msg.msg_hdr, MSG_DONTWAIT) < 0 && errno == ENOTSOCK);
+	CHECK(recvmmsg(fd, &msg, 1, MSG_DONTWAIT, NULL) < 0 && errno == ENOTSOCK);
+	CHECK(shutdown(fd, SHUT_RDWR) < 0 && errno == ENOTSOCK);
+	/* It is none the worse for it. */
+	memset(&reg, 0, sizeof(reg));
+	reg.nr_mode = NR_REG_ALL_NIC;
+	CHECK(request(fd, NETMAP_REQ_REGISTER, "vale1:a", &reg, NULL) == 0);
 	CHECK(close(fd) == 0);
 	CHECK(close(fd) < 0 && errno == EBADF);
 }

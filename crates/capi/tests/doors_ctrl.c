@@ -253,12 +253,86 @@ older_requests(void)
 	CHECK(close(fd) == 0 && close(fd2) == 0);
 }
 
+/* One older request on a descriptor of its own, which lives on in `*fd` if that is given. */
+static int
+older(unsigned long request, struct nmreq *req, int *fd)
+{
+	int own = open("/dev/netmap", O_RDWR), done, error;
+
+	req->nr_version = 11 + 3;
+	done = ioctl(own, request, req);
+	error = errno;
+	if (fd != NULL && done == 0)
+		*fd = own;
+	else
+		CHECK(close(own) == 0);
+	return done == 0 ? 0 : error;
+}
+
+static struct nmreq
+older_named(const char *name, uint32_t flags, uint16_t ringid)
+{
+	struct nmreq req;
+
+	memset(&req, 0, sizeof(req));
+	strncpy(req.nr_name, name, sizeof(req.nr_name));
+	req.nr_flags = flags;
+	req.nr_ringid = ringid;
+	return req;
+}
+
+static void
+older_modes_and_commands(void)
+{
+	struct nmreq req;
+	int fd;
+
+	/* Without a mode, bits of the number are the mode. */
+	req = older_named("vale1:m", 0, NETMAP_HW_RING);
+	CHECK(older(NIOCREGIF, &req, NULL) == 0 && req.nr_tx_rings == 1);
+	req = older_named("vale1:m", 0, NETMAP_HW_RING | 1);
+	CHECK(older(NIOCREGIF, &req, NULL) == EINVAL);
+	req = older_named("vale1:m", 0, NETMAP_SW_RING);
+	CHECK(older(NIOCREGIF, &req, NULL) == EINVAL);
+	/* With one, they are not. */
+	req = older_named("vale1:m", NR_REG_ALL_NIC, NETMAP_HW_RING | 1);
+	CHECK(older(NIOCREGIF, &req, NULL) == 0);
+	req = older_named("vale1:m", 12, 0);
+	CHECK(older(NIOCREGIF, &req, NULL) == EINVAL);
+	/* Extra buffers, and a name that fills its field: it is cut. */
+	req = older_named("vale1:0123456789", 0, 0);
+	req.nr_arg3 = 8;
+	CHECK(older(NIOCREGIF, &req, &fd) == 0 && req.nr_arg3 == 8);
+	CHECK(listed("vale1:012345678") && !listed("vale1:0123456789"));
+	/* Headers: the port is asked, by whomever. */
+	req = older_named("vale1:012345678", 0, 0);
+	req.nr_cmd = NETMAP_BDG_VNET_HDR;
+	req.nr_arg1 = 12;
+	CHECK(older(NIOCREGIF, &req, NULL) == 0);
+	req.nr_arg1 = 0;
+	req.nr_cmd = NETMAP_VNET_HDR_GET;
+	CHECK(older(NIOCREGIF, &req, NULL) == 0 && req.nr_arg1 == 12);
+	req.nr_cmd = NETMAP_BDG_VNET_HDR;
+	req.nr_arg1 = 5;
+	CHECK(older(NIOCREGIF, &req, NULL) == EINVAL && req.nr_arg1 == 5);
+	CHECK(close(fd) == 0);
+	/* No name: the memory. */
+	req = older_named("", 0, 0);
+	CHECK(older(NIOCGINFO, &req, NULL) == 0 && req.nr_memsize > 0 && req.nr_arg2 == 1);
+	/* What fails changes nothing. */
+	req = older_named("vale1:m", 0, NETMAP_SW_RING);
+	req.nr_tx_slots = 64;
+	req.nr_memsize = 7;
+	CHECK(older(NIOCREGIF, &req, NULL) == EINVAL && req.nr_tx_slots == 64 && req.nr_memsize == 7);
+}
+
 static const struct test tests[] = {
 	{"order_of_checks", order_of_checks},
 	{"option_list", option_list},
 	{"answers_that_cannot_be_written", answers_that_cannot_be_written},
 	{"s14_offsets_of_a_pipe", s14_offsets_of_a_pipe},
 	{"older_requests", older_requests},
+	{"older_modes_and_commands", older_modes_and_commands},
 };
 
 RUN_TESTS(tests)

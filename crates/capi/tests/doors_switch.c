@@ -463,6 +463,27 @@ s28_requests_about_ports(void)
 	close_port(&a);
 }
 
+static void
+s18_older_requests_make_and_end_one(void)
+{
+	int fd = open("/dev/netmap", O_RDWR);
+	struct nmreq req;
+
+	memset(&req, 0, sizeof(req));
+	req.nr_version = NETMAP_API;
+	req.nr_cmd = NETMAP_BDG_NEWIF;
+	strcpy(req.nr_name, "olde");
+	req.nr_tx_slots = 64;
+	CHECK(ioctl(fd, NIOCREGIF, &req) == 0 && req.nr_tx_slots == 64 && req.nr_rx_slots == 1024 && req.nr_arg2 > 1);
+	CHECK(ioctl(fd, NIOCREGIF, &req) < 0 && errno == EEXIST);
+	CHECK(try_bind("netmap:olde", NR_REG_ALL_NIC, 0) == ENXIO && try_bind("olde", NR_REG_ALL_NIC, 0) == 0);
+	req.nr_cmd = NETMAP_BDG_DELIF;
+	CHECK(ioctl(fd, NIOCREGIF, &req) == 0);
+	CHECK(ioctl(fd, NIOCREGIF, &req) < 0 && errno == ENXIO);
+	CHECK(try_bind("olde", NR_REG_ALL_NIC, 0) == ENXIO);
+	CHECK(close(fd) == 0);
+}
+
 static const struct test tests[] = {
 	{"s11_the_pools_fit_into_the_memory", s11_the_pools_fit_into_the_memory},
 	{"s11_a_swap_delivers_without_copying", s11_a_swap_delivers_without_copying},
@@ -475,6 +496,7 @@ static const struct test tests[] = {
 	{"s17_who_opens_must_accept_the_header", s17_who_opens_must_accept_the_header},
 	{"s18_a_persistent_port_lives_by_requests", s18_a_persistent_port_lives_by_requests},
 	{"s18_both_names_are_one_port", s18_both_names_are_one_port},
+	{"s18_older_requests_make_and_end_one", s18_older_requests_make_and_end_one},
 	{"s18_a_detach_leaves_who_is_bound", s18_a_detach_leaves_who_is_bound},
 	{"s28_names_and_modes_that_are_refused", s28_names_and_modes_that_are_refused},
 	{"s28_syncs_and_maps_of_nothing", s28_syncs_and_maps_of_nothing},

@@ -352,6 +352,78 @@ epoll_of_many(void)
 	CHECK(pthread_join(feeder, NULL) == 0 && left == 0 && bytes == want && want > 0);
 }
 
+/* How a thread waits that is cancelled meanwhile. */
+struct asleep {
+	int fd, ep, how;
+};
+
+static void *
+asleep(void *arg)
+{
+	struct asleep *a = arg;
+	struct pollfd p[2] = {{.fd = a->fd, .events = POLLIN}, {.fd = -1, .events = 0}};
+	struct timespec hour = {.tv_sec = 3600, .tv_nsec = 0};
+	struct epoll_event e;
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(a->fd, &set);
+	switch (a->how) {
+	case 0:
+		poll(p, 1, -1);
+		break;
+	case 1:
+		poll(p, 2, 3600000);
+		break;
+	case 2:
+		ppoll(p, 2, &hour, NULL);
+		break;
+	case 3:
+		select(a->fd + 1, &set, NULL, NULL, NULL);
+		break;
+	case 4:
+		pselect(a->fd + 1, &set, NULL, NULL, &hour, NULL);
+		break;
+	case 5:
+		epoll_wait(a->ep, &e, 1, -1);
+		break;
+	default:
+		/* It does not wait long, but again and again. */
+		while (poll(p, 1, 1) == 0)
+			;
+	}
+	return NULL;
+}
+
+static void
+waits_can_be_cancelled(void)
+{
+	struct asleep a = {.ep = epoll_create1(0), .how = 0};
+	struct port b = open_port("vale1:b");
+	fd_set set;
+	struct timeval tv = {.tv_sec = 0, .tv_usec = 700000};
+	pthread_t thread;
+	void *result;
+
+	a.fd = b.fd;
+	CHECK(watch(a.ep, b.fd, EPOLLIN, 1) == 0);
+	for (; a.how < 7; a.how++) {
+		CHECK(pthread_create(&thread, NULL, asleep, &a) == 0);
+		poll(NULL, 0, 20);
+		CHECK(pthread_cancel(thread) == 0);
+		CHECK(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
+	}
+	/* What is longer than a thread may be deaf is waited for to its end, and only then is the set empty. */
+	FD_ZERO(&set);
+	FD_SET(b.fd, &set);
+	CHECK(select(b.fd + 1, &set, NULL, NULL, &tv) == 0 && !FD_ISSET(b.fd, &set));
+	CHECK(tv.tv_sec == 0 && tv.tv_usec == 0);
+	/* Nothing of the cancelled ones holds it. */
+	close_port(&b);
+	b = open_port("vale1:b");
+	close_port(&b);
+}
+
 /* The test kills the broker when this says so. */
 static void
 a_broker_that_dies(void)
@@ -385,6 +457,7 @@ static const struct test tests[] = {
 	{"epoll_level", epoll_level},
 	{"epoll_edge", epoll_edge},
 	{"epoll_of_many", epoll_of_many},
+	{"waits_can_be_cancelled", waits_can_be_cancelled},
 	{"a_broker_that_dies", a_broker_that_dies},
 };
 

@@ -59,6 +59,12 @@ one_port(void)
 	CHECK(nmport_mmap(d) == -1 && errno == EINVAL);
 	CHECK_STR(messages(), "cannot map unregistered port\n");
 	CHECK(nmport_open_desc(d) == 0);
+	nmport_undo_mmap(d);
+	nmport_undo_register(d);
+	CHECK(d->fd == -1 && !d->register_done && fake.opens == fake.closes);
+	nmport_undo_register(d); /* nothing is left to undo */
+	CHECK(fake.opens == fake.closes);
+	CHECK(nmport_register(d) == 0 && d->fd >= 0 && d->register_done && nmport_mmap(d) == 0);
 	nmport_close(d);
 	nmport_close(NULL);
 	nmport_undo_prepare(NULL);

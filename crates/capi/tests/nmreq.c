@@ -172,6 +172,7 @@ contexts(struct nmctx *first)
 {
 	char long_text[1200], want[1300];
 	struct nmport_d *d;
+	void *mem;
 
 	CHECK(nmctx_get() == &keeper);
 	nmctx_ferror(&keeper, "%s %d %ld %u %c %x %s %d%%", "a", -1, -2L, 3U, 'c', 0xfU, "tail", 9);
@@ -201,6 +202,16 @@ contexts(struct nmctx *first)
 	nmctx_unlock(&keeper);
 	CHECK(kept.locked == 0 && kept.locks == 1);
 	nmctx_free(&keeper, nmctx_malloc(&keeper, 10));
+	/* None: the default one. */
+	nmctx_ferror(NULL, "%s", "to the default");
+	CHECK_STR(messages(), "to the default\n");
+	nmctx_lock(NULL);
+	CHECK(kept.locked == 1);
+	nmctx_unlock(NULL);
+	mem = nmctx_malloc(NULL, 10);
+	CHECK(mem != NULL && kept.living == 1);
+	nmctx_free(NULL, mem);
+	CHECK(kept.living == 0);
 
 	/* Descriptors keep the context that they were made in. */
 	d = nmport_new();
@@ -218,6 +229,30 @@ contexts(struct nmctx *first)
 	nmctx_lock(first);
 	nmctx_unlock(first);
 #endif
+}
+
+/* The default context's copy with a lock becomes the default. */
+static void
+made_threadsafe(void)
+{
+	static struct nmctx bare;
+	struct nmctx *safe;
+
+	bare = keeper;
+	bare.lock = NULL;
+	nmctx_lock(&bare); /* nothing to take */
+	nmctx_unlock(&bare);
+	nmctx_set_default(&bare);
+	nmctx_set_threadsafe();
+	safe = nmctx_get();
+	CHECK(safe != &bare && safe->lock != NULL && safe->error == bare.error && bare.lock == NULL);
+	nmctx_ferror(NULL, "%s", "kept as before");
+	CHECK_STR(messages(), "kept as before\n");
+	nmctx_set_threadsafe();
+	CHECK(nmctx_get() == safe);
+	nmctx_lock(safe);
+	nmctx_unlock(safe);
+	nmctx_set_default(&keeper);
 }
 
 /* Each allocation in turn fails: an error, nothing lost, and nothing left behind. */
@@ -256,6 +291,7 @@ main(void)
 	parsers();
 	contexts(first);
 	no_memory();
+	made_threadsafe();
 	CHECK(kept.living == 0);
 	return check_result();
 }

@@ -152,6 +152,15 @@ fn what_is_installed_works_and_goes_away_again() {
     fs::rename(&aside, &program).unwrap();
     done(prefix.command("bin/ringway").args(["broker", "stop"]));
 
+    // And a program from anywhere else, with the library: through the doors as `ringway run` opens them.
+    done(
+        prefix
+            .command("bin/ringway")
+            .args(["run", "sh", "-c", "exec 3<>/dev/netmap"])
+            .env("PATH", "/usr/bin:/bin"),
+    );
+    done(prefix.command("bin/ringway").args(["broker", "stop"]));
+
     // The example is a configuration, and the daemon serves with it.
     let example = prefix.path().join("share/doc/ringway/ringway.toml");
     let mut daemon = prefix.command("libexec/ringwayd");

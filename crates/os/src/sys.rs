@@ -28,6 +28,15 @@ pub fn secret_number() -> io::Result<u128> {
     if got < bytes.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(u128::from_ne_bytes(bytes)) }
 }
 
+/// True if this program has rights that who started it may lack (set-user-ID, file capabilities): his environment is not to be believed.
+///
+/// Source: getauxval(3), `AT_SECURE`; ld.so(8), secure-execution mode.
+#[must_use]
+pub fn has_gained_rights() -> bool {
+    // SAFETY: touches no memory.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// Sleeps.
 pub fn sleep(time: Duration) {
     std::thread::sleep(time);
@@ -205,6 +214,13 @@ pub fn try_lock_file(file: impl AsFd) -> io::Result<()> {
 pub fn is_fuse_file(fd: BorrowedFd<'_>) -> bool {
     const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
     rustix::fs::fstatfs(fd).is_ok_and(|s| s.f_type as u64 == FUSE_SUPER_MAGIC)
+}
+
+/// True if `fd` is a file of no special kind.
+#[must_use]
+pub fn is_plain_file(fd: BorrowedFd<'_>) -> bool {
+    let is_plain = |mode| rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::RegularFile;
+    rustix::fs::fstat(fd).is_ok_and(|s| is_plain(s.st_mode))
 }
 
 /// An ioctl whose argument is a number, passed by its address.

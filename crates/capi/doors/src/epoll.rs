@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::errno;
 use crate::table::{self, DESC, Desc, EPOLL, Entry, HIDDEN, Inside, lock};
-use crate::wait::{Member, wait};
+use crate::wait::{Member, in_slices, wait};
 use crate::{fail, poll, real};
 
 /// A netmap descriptor in an epoll.
@@ -169,6 +169,7 @@ fn event(found: i16, data: u64) -> epoll_event {
 ///
 /// # Safety
 /// `events` has room for `max`.
+#[inline(never)]
 unsafe fn mixed(
     ep: c_int,
     events: *mut epoll_event,
@@ -255,7 +256,7 @@ pub unsafe extern "C" fn epoll_wait(
             return real::epoll_wait(ep, events, max, timeout);
         }
         let timeout = u64::try_from(timeout).ok().map(Duration::from_millis);
-        mixed(ep, events, max, timeout, core::ptr::null())
+        in_slices(timeout, |timeout, _| mixed(ep, events, max, timeout, core::ptr::null()))
     }
 }
 
@@ -275,7 +276,7 @@ pub unsafe extern "C" fn epoll_pwait(
             return real::epoll_pwait(ep, events, max, timeout, mask);
         }
         let timeout = u64::try_from(timeout).ok().map(Duration::from_millis);
-        mixed(ep, events, max, timeout, mask)
+        in_slices(timeout, |timeout, _| mixed(ep, events, max, timeout, mask))
     }
 }
 
@@ -295,7 +296,7 @@ pub unsafe extern "C" fn epoll_pwait2(
             return real::epoll_pwait2(ep, events, max, timeout, mask);
         }
         match poll::time(timeout) {
-            Ok(timeout) => mixed(ep, events, max, timeout, mask),
+            Ok(timeout) => in_slices(timeout, |timeout, _| mixed(ep, events, max, timeout, mask)),
             Err(e) => fail(e),
         }
     }

@@ -94,12 +94,13 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
 }
 
 /// A device file has been opened, that of a broker or netmap's own. If it is a broker's, a descriptor of the library takes its place, with which
-/// calls are faster; where that cannot be had, the file serves.
+/// calls are faster; where that cannot be had, the file serves. So too if it is a plain file, which somebody made there by mistake.
 #[cold]
 fn instead_of_file(fd: c_int, flags: c_int) -> c_int {
     let error = errno::get();
     let _inside = Inside::enter();
-    if ringway_os::sys::is_fuse_file(table::borrow(fd)) {
+    let file = table::borrow(fd);
+    if ringway_os::sys::is_fuse_file(file) || ringway_os::sys::is_plain_file(file) {
         table::prepare();
         match raw::open() {
             Ok(new) if real::dup3(new.as_raw_fd(), fd, flags & libc::O_CLOEXEC) >= 0 => table::add(fd),
@@ -157,6 +158,19 @@ macro_rules! open {
     )*};
 }
 open! { open open64 }
+
+macro_rules! creat {
+    ($($name:ident)*) => {$(
+        /// # Safety
+        /// As creat(2).
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(path: *const c_char, mode: mode_t) -> c_int {
+            // SAFETY: as the caller promises.
+            unsafe { open_at(AT_FDCWD, path, O_CREAT | libc::O_WRONLY | libc::O_TRUNC, mode) }
+        }
+    )*};
+}
+creat! { creat creat64 }
 
 macro_rules! openat {
     ($($name:ident)*) => {$(
@@ -301,6 +315,32 @@ refused! {
     write(buf: *const c_void, n: size_t) write;
     readv(iov: *const libc::iovec, n: c_int) readv;
     writev(iov: *const libc::iovec, n: c_int) writev;
+}
+
+macro_rules! no_socket {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {$(
+        /// On the device: ENOTSOCK. What is behind the number is a socket, but not the program's to talk to.
+        ///
+        /// # Safety
+        /// As the C library's function.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(fd: c_int, $($arg: $ty),*) -> $ret {
+            if is_device_fd(fd) {
+                return fail(Errno(libc::ENOTSOCK)) as $ret;
+            }
+            // SAFETY: as the caller promises.
+            unsafe { real::$name(fd, $($arg),*) }
+        }
+    )*};
+}
+
+no_socket! {
+    send(buf: *const c_void, n: size_t, flags: c_int) -> ssize_t;
+    sendto(buf: *const c_void, n: size_t, flags: c_int, to: *const libc::sockaddr, len: libc::socklen_t) -> ssize_t;
+    sendmsg(msg: *const libc::msghdr, flags: c_int) -> ssize_t;
+    sendmmsg(msgs: *mut libc::mmsghdr, n: core::ffi::c_uint, flags: c_int) -> c_int;
+    recv(buf: *mut c_void, n: size_t, flags: c_int) -> ssize_t;
+    shutdown(how: c_int) -> c_int;
 }
 
 /// The fortified read. Source: LSB, __read_chk.

@@ -6,7 +6,7 @@ use ringway_abi::Errno;
 use std::time::Duration;
 
 use crate::table::{self, DESC, Inside};
-use crate::wait::{Member, wait};
+use crate::wait::{Member, in_slices, wait};
 use crate::{fail, real};
 
 /// True if the program asks about a netmap descriptor.
@@ -22,6 +22,7 @@ unsafe fn concerns(fds: *const pollfd, n: nfds_t) -> bool {
 }
 
 /// poll over netmap descriptors and others.
+#[inline(never)]
 fn mixed(fds: &mut [pollfd], timeout: Option<Duration>, mask: *const sigset_t) -> c_int {
     let _inside = Inside::enter();
     let mut members = Vec::new();
@@ -61,7 +62,7 @@ fn mixed(fds: &mut [pollfd], timeout: Option<Duration>, mask: *const sigset_t) -
 }
 
 /// poll on one netmap descriptor and nothing else, without memory of its own.
-#[inline]
+#[inline(never)]
 fn alone(at: &mut pollfd, timeout: Option<Duration>) -> c_int {
     let Some(_inside) = Inside::enter_first() else {
         // SAFETY: one structure.
@@ -107,10 +108,11 @@ pub unsafe extern "C" fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_
     }
     let timeout = u64::try_from(timeout).ok().map(Duration::from_millis);
     // SAFETY: as the caller promises.
-    match unsafe { core::slice::from_raw_parts_mut(fds, n as usize) } {
+    let fds = unsafe { core::slice::from_raw_parts_mut(fds, n as usize) };
+    in_slices(timeout, |timeout, _| match &mut *fds {
         [one] => alone(one, timeout),
         fds => mixed(fds, timeout, core::ptr::null()),
-    }
+    })
 }
 
 /// A time as `timespec` says it; None: for ever.
@@ -140,7 +142,10 @@ pub unsafe extern "C" fn ppoll(
             return real::ppoll(fds, n, timeout, mask);
         }
         match time(timeout) {
-            Ok(timeout) => mixed(core::slice::from_raw_parts_mut(fds, n as usize), timeout, mask),
+            Ok(timeout) => {
+                let fds = core::slice::from_raw_parts_mut(fds, n as usize);
+                in_slices(timeout, |timeout, _| mixed(fds, timeout, mask))
+            }
             Err(e) => fail(e),
         }
     }

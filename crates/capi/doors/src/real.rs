@@ -4,11 +4,14 @@
 //! where there is none (a static program), the system call is made directly: `dlsym` may itself open and map.
 
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use libc::{
     epoll_event, fd_set, mode_t, msghdr, off_t, pollfd, sigset_t, size_t, ssize_t, timespec, timeval,
 };
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 static SEARCHING: AtomicBool = AtomicBool::new(false);
 
@@ -104,6 +107,22 @@ real! {
     /// epoll_pwait2(2).
     c"epoll_pwait2" epoll_pwait2(ep: c_int, events: *mut epoll_event, max: c_int, timeout: *const timespec, mask: *const sigset_t) -> c_int,
         libc::syscall(libc::SYS_epoll_pwait2, ep, events, max, timeout, mask, KERNEL_SIGSET_BYTES);
+    /// send(2).
+    c"send" send(fd: c_int, buf: *const c_void, n: size_t, flags: c_int) -> ssize_t,
+        libc::syscall(libc::SYS_sendto, fd, buf, n, flags, null_mut::<c_void>(), 0);
+    /// sendto(2).
+    c"sendto" sendto(fd: c_int, buf: *const c_void, n: size_t, flags: c_int, to: *const libc::sockaddr, len: libc::socklen_t) -> ssize_t,
+        libc::syscall(libc::SYS_sendto, fd, buf, n, flags, to, len);
+    /// sendmsg(2).
+    c"sendmsg" sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t, libc::syscall(libc::SYS_sendmsg, fd, msg, flags);
+    /// sendmmsg(2).
+    c"sendmmsg" sendmmsg(fd: c_int, msgs: *mut libc::mmsghdr, n: c_uint, flags: c_int) -> c_int,
+        libc::syscall(libc::SYS_sendmmsg, fd, msgs, n, flags);
+    /// recv(2).
+    c"recv" recv(fd: c_int, buf: *mut c_void, n: size_t, flags: c_int) -> ssize_t,
+        libc::syscall(libc::SYS_recvfrom, fd, buf, n, flags, null_mut::<c_void>(), null_mut::<c_void>());
+    /// shutdown(2).
+    c"shutdown" shutdown(fd: c_int, how: c_int) -> c_int, libc::syscall(libc::SYS_shutdown, fd, how);
     /// recvmsg(2).
     c"recvmsg" recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t, libc::syscall(libc::SYS_recvmsg, fd, msg, flags);
     /// recvmmsg(2).
@@ -229,4 +248,19 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
 pub unsafe fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
     // SAFETY: as the caller promises.
     unsafe { libc::syscall(libc::SYS_epoll_ctl, ep, op, fd, event) as c_int }
+}
+
+/// The file that this library was loaded from: the program's own, if it is linked into that.
+pub fn own_file() -> Option<PathBuf> {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: an address of this library, and a structure to be filled in; zeroes are valid for it.
+    let (found, info) = unsafe {
+        (libc::dladdr((own_file as fn() -> _ as *const ()).cast(), info.as_mut_ptr()), info.assume_init())
+    };
+    if found == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: the dynamic linker's, for as long as the library is loaded.
+    let name = unsafe { CStr::from_ptr(info.dli_fname) };
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes())))
 }

@@ -9,7 +9,7 @@ use ringway_abi::Errno;
 use std::time::Duration;
 
 use crate::table::{self, DESC, Inside};
-use crate::wait::{Deadline, Member, wait};
+use crate::wait::{Deadline, Member, in_slices, wait};
 use crate::{fail, poll, real};
 
 const WORD_BITS: usize = libc::c_ulong::BITS as usize;
@@ -79,9 +79,18 @@ unsafe fn concerns(n: c_int, sets: Sets) -> bool {
     })
 }
 
+/// Unless it `is_last`, the sets stay as they are when the time is over.
+///
 /// # Safety
 /// As select(2).
-unsafe fn mixed(n: c_int, sets: Sets, timeout: Option<Duration>, mask: *const sigset_t) -> c_int {
+#[inline(never)]
+unsafe fn mixed(
+    n: c_int,
+    sets: Sets,
+    timeout: Option<Duration>,
+    mask: *const sigset_t,
+    is_last: bool,
+) -> c_int {
     let _inside = Inside::enter();
     let n = usize::try_from(n).unwrap_or(0);
     let mut members = Vec::new();
@@ -105,8 +114,10 @@ unsafe fn mixed(n: c_int, sets: Sets, timeout: Option<Duration>, mask: *const si
         }
     }
     let mut revents = vec![0; members.len()];
-    if let Err(e) = wait(&members, &mut revents, &mut others, timeout, mask) {
-        return fail(e);
+    match wait(&members, &mut revents, &mut others, timeout, mask) {
+        Err(e) => return fail(e),
+        Ok(0) if !is_last => return 0,
+        Ok(_) => {}
     }
     if others.iter().any(|o| o.revents & POLLNVAL != 0) {
         return fail(Errno::EBADF);
@@ -148,7 +159,7 @@ pub unsafe extern "C" fn select(
             Some(_) => return fail(Errno::EINVAL),
         };
         let deadline = Deadline::after(time);
-        let done = mixed(n, sets, time, core::ptr::null());
+        let done = in_slices(time, |time, is_last| mixed(n, sets, time, core::ptr::null(), is_last));
         if let (Some(out), Some(left)) = (timeout.as_mut(), deadline.left()) {
             out.tv_sec = left.as_secs() as libc::time_t;
             out.tv_usec = left.subsec_micros().into();
@@ -175,7 +186,7 @@ pub unsafe extern "C" fn pselect(
             return real::pselect(n, r, w, e, timeout, mask);
         }
         match poll::time(timeout) {
-            Ok(timeout) => mixed(n, sets, timeout, mask),
+            Ok(timeout) => in_slices(timeout, |time, is_last| mixed(n, sets, time, mask, is_last)),
             Err(e) => fail(e),
         }
     }

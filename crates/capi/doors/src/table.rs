@@ -422,6 +422,9 @@ pub fn prepare() {
     ONCE.call_once(|| {
         FLOOR.store(floor() as usize, Relaxed);
         place::move_kept_fds(hide);
+        if let Some(file) = real::own_file() {
+            raw::library_is(&file);
+        }
         let word = ForkWord::new().ok();
         if let Some(word) = &word {
             // SAFETY: touches no memory.

@@ -46,6 +46,7 @@ mod poll;
 
 pub use crate::bound::Bound;
 pub use crate::conn::Memory;
+pub use crate::launch::library_is;
 pub use agent::Agent;
 pub use poll::{POLLERR, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, Sleeper};
 pub use ringway_core::control::{CsbArray, PagesKey, ReqOption};

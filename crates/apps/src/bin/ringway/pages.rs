@@ -27,7 +27,7 @@ The broker's socket. If set, no other is looked for.
 .TP
 \\fBRINGWAYD\\fR
 The program to start when no broker answers. By default \\fIringwayd\\fR or \\fIringway\\fR beside the program, in the
-libexec folder, or in PATH.
+libexec folder of its prefix or that of the library, or in PATH.
 .SH FILES
 .TP
 \\fI/run/ringway/sock\\fR
