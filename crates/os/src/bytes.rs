@@ -249,7 +249,8 @@ unsafe impl Send for Payload<'_> {}
 // SAFETY: as for Send.
 unsafe impl Sync for Payload<'_> {}
 
-/// A value at any address. As volatile accesses of this, loads stay single ones: what was checked is what is used, whoever writes there.
+/// A value at any address. Volatile loads of this stay single ones: what was checked is what is used, whoever writes there meanwhile.
+/// (Stores may be merged, which programs that fill packets word by word are faster by.)
 #[repr(C, packed)]
 struct Unaligned<T>(T);
 
@@ -267,8 +268,8 @@ macro_rules! typed {
         #[inline]
         pub fn $store(&self, ofs: usize, value: $type) -> Option<()> {
             self.check(ofs, size_of::<$type>())?;
-            // SAFETY: inside the payload (checked), aligned to 1 as `Unaligned` is (I2, I4); volatile, since others may read.
-            unsafe { self.ptr.as_ptr().add(ofs).cast::<Unaligned<$type>>().write_volatile(Unaligned(value)) };
+            // SAFETY: inside the payload (checked), unaligned is permitted here (I2, I4).
+            unsafe { self.ptr.as_ptr().add(ofs).cast::<$type>().write_unaligned(value) };
             Some(())
         }
     )* };
