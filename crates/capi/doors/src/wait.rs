@@ -81,8 +81,14 @@ impl Deadline {
 /// So long at most a wait is deaf to `pthread_cancel`.
 const SLICE: Duration = Duration::from_millis(500);
 
+// It unwinds, past frames of this library: doors whose type allows that, with nothing to drop.
+#[cfg(panic = "unwind")]
 unsafe extern "C-unwind" {
-    // It unwinds, past frames of this library: doors whose type allows that, with nothing to drop.
+    fn pthread_testcancel();
+}
+// Where panics abort (releases) no frame has anything to be done when it is unwound, but calls of the type above get a guard that aborts.
+#[cfg(not(panic = "unwind"))]
+unsafe extern "C" {
     fn pthread_testcancel();
 }
 
