@@ -244,7 +244,7 @@ fn concerns(ep: c_int) -> bool {
 /// # Safety
 /// As epoll_wait(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn epoll_wait(
+pub unsafe extern "C-unwind" fn epoll_wait(
     ep: c_int,
     events: *mut epoll_event,
     max: c_int,
@@ -263,7 +263,7 @@ pub unsafe extern "C" fn epoll_wait(
 /// # Safety
 /// As epoll_pwait(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn epoll_pwait(
+pub unsafe extern "C-unwind" fn epoll_pwait(
     ep: c_int,
     events: *mut epoll_event,
     max: c_int,
@@ -283,7 +283,7 @@ pub unsafe extern "C" fn epoll_pwait(
 /// # Safety
 /// As epoll_pwait2(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn epoll_pwait2(
+pub unsafe extern "C-unwind" fn epoll_pwait2(
     ep: c_int,
     events: *mut epoll_event,
     max: c_int,

@@ -100,7 +100,7 @@ fn alone(at: &mut pollfd, timeout: Option<Duration>) -> c_int {
 /// # Safety
 /// As poll(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: as the caller promises.
     if !unsafe { concerns(fds, n) } {
         // SAFETY: as the caller promises.
@@ -130,7 +130,7 @@ pub unsafe fn time(t: *const timespec) -> Result<Option<Duration>, Errno> {
 /// # Safety
 /// As ppoll(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ppoll(
+pub unsafe extern "C-unwind" fn ppoll(
     fds: *mut pollfd,
     n: nfds_t,
     timeout: *const timespec,
@@ -163,7 +163,12 @@ fn check_room(n: nfds_t, room: size_t) {
 /// # Safety
 /// As poll(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn __poll_chk(fds: *mut pollfd, n: nfds_t, timeout: c_int, room: size_t) -> c_int {
+pub unsafe extern "C-unwind" fn __poll_chk(
+    fds: *mut pollfd,
+    n: nfds_t,
+    timeout: c_int,
+    room: size_t,
+) -> c_int {
     check_room(n, room);
     // SAFETY: as the caller promises.
     unsafe { poll(fds, n, timeout) }
@@ -174,7 +179,7 @@ pub unsafe extern "C" fn __poll_chk(fds: *mut pollfd, n: nfds_t, timeout: c_int,
 /// # Safety
 /// As ppoll(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn __ppoll_chk(
+pub unsafe extern "C-unwind" fn __ppoll_chk(
     fds: *mut pollfd,
     n: nfds_t,
     timeout: *const timespec,

@@ -81,21 +81,40 @@ impl Deadline {
 /// So long at most a wait is deaf to `pthread_cancel`.
 const SLICE: Duration = Duration::from_millis(500);
 
-unsafe extern "C" {
-    // It unwinds, past frames of this library. None of them may have anything to drop, so it is declared as a function that does not: then the
-    // compiler puts no stop into its callers.
+// It unwinds, past frames of this library: doors whose type allows that, with nothing to drop.
+#[cfg(panic = "unwind")]
+unsafe extern "C-unwind" {
     fn pthread_testcancel();
+}
+// Where panics abort (releases) no frame has anything to be done when it is unwound, but calls of the type above get a guard that aborts.
+#[cfg(not(panic = "unwind"))]
+unsafe extern "C" {
+    fn pthread_testcancel();
+}
+
+/// Ends the thread if it is to be cancelled.
+#[inline]
+fn test_cancel() {
+    // SAFETY: touches no memory. No frame between here and the program has anything to drop.
+    unsafe { pthread_testcancel() };
 }
 
 /// Waits with `once`, which is given a part of the time and whether that is the last: a point of cancellation before each, as poll(2) has to be.
 /// `once` must not be inlined if it has anything to drop.
 #[inline]
 pub fn in_slices(timeout: Option<Duration>, mut once: impl FnMut(Option<Duration>, bool) -> c_int) -> c_int {
-    let deadline = if timeout.is_none_or(|t| t > SLICE) { Deadline::after(timeout) } else { Deadline(None) };
+    if timeout == Some(Duration::ZERO) {
+        // The way of those who are busy: only when they find nothing.
+        let done = once(timeout, true);
+        if done == 0 {
+            test_cancel();
+        }
+        return done;
+    }
+    let deadline = Deadline::after(timeout);
     let mut left = timeout;
     loop {
-        // SAFETY: touches no memory. It may end the thread: no frame between here and the program has anything to drop.
-        unsafe { pthread_testcancel() };
+        test_cancel();
         let is_last = left.is_some_and(|t| t <= SLICE);
         let done = once(if is_last { left } else { Some(SLICE) }, is_last);
         if done != 0 || is_last {
