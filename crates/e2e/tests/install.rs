@@ -24,6 +24,33 @@ int main(void)
 }
 "#;
 
+/// A thread that waits on a port is cancelled: it is unwound past the doors, which abort on panics in a release.
+const CANCELLED: &str = r#"
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#define NETMAP_WITH_LIBS
+#include <net/netmap_user.h>
+static void *wait_for_ever(void *fd)
+{
+	struct pollfd p = {.fd = *(int *)fd, .events = POLLIN};
+	poll(&p, 1, -1);
+	return NULL;
+}
+int main(void)
+{
+	struct nm_desc *d = nm_open("vale0:c", NULL, 0, NULL);
+	pthread_t thread;
+	void *result;
+	if (d == NULL || pthread_create(&thread, NULL, wait_for_ever, &d->fd) != 0)
+		return 1;
+	if (pthread_cancel(thread) != 0 || pthread_join(thread, &result) != 0)
+		return 2;
+	puts(result == PTHREAD_CANCELED ? "cancelled" : "not cancelled");
+	return nm_close(d);
+}
+"#;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace is there")
 }
@@ -169,6 +196,7 @@ fn what_is_installed_works_and_goes_away_again() {
 
     let c = TempDir::new();
     link_with_the_library(&prefix.path(), c.path());
+    cancel_a_wait(&prefix, c.path());
     pages_can_be_read(&prefix.path().join("share/man"));
     unit_is_understood(&prefix.path());
 
@@ -183,12 +211,30 @@ fn what_is_installed_works_and_goes_away_again() {
     assert!(prefix.bad(&["uninstall"]).contains("nothing of ours"));
 }
 
+fn compiler_or_skip(name: &str) -> bool {
+    let found = Command::new("cc").arg("--version").output().is_ok_and(|o| o.status.success());
+    if !found {
+        println!("SKIP {name}: no C compiler");
+    }
+    found
+}
+
+fn cancel_a_wait(prefix: &Prefix, dir: &Path) {
+    if !compiler_or_skip("cancel_a_wait") {
+        return;
+    }
+    let (source, program) = (dir.join("cancelled.c"), dir.join("cancelled"));
+    write(&source, CANCELLED);
+    let include = prefix.path().join("include");
+    done(Command::new("cc").arg("-pthread").arg("-I").arg(include).arg("-o").arg(&program).arg(&source));
+    let mut run = prefix.command("bin/ringway");
+    assert_eq!(done(run.arg("run").arg(&program)), "cancelled\n");
+    done(prefix.command("bin/ringway").args(["broker", "stop"]));
+}
+
 /// A C program, with the flags of `netmap.pc`, in the three ways of linking.
 fn link_with_the_library(prefix: &Path, dir: &Path) {
-    let there =
-        |program: &str| Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
-    if !there("cc") {
-        println!("SKIP link_with_the_library: no C compiler");
+    if !compiler_or_skip("link_with_the_library") {
         return;
     }
     let file = fs::read_to_string(prefix.join("lib/pkgconfig/netmap.pc")).expect("netmap.pc");
