@@ -88,7 +88,7 @@ impl RingHandle {
     fn lock_posts(&self, me: u32, source: &mut dyn PeerSource) -> Result<u32, SyncOutcome> {
         let state = &*self.shared.state;
         for i in 0..YIELDS + NAPS {
-            let posts = match state.post.lock.try_lock(me) {
+            let somebody_posts = match state.post.lock.try_lock(me) {
                 Ok(()) if !self.is_brokered() => {
                     state.post.lock.unlock(me);
                     return Err(SyncOutcome::Brokered);
@@ -107,7 +107,7 @@ impl RingHandle {
             source.serve();
             if i < YIELDS {
                 ringway_os::sys::yield_now();
-            } else if posts || i % LOOK_EVERY == 0 && !source.is_alive() {
+            } else if somebody_posts || i % LOOK_EVERY == 0 && !source.is_alive() {
                 break;
             } else {
                 ringway_os::sys::sleep(NAP);
